@@ -1,12 +1,12 @@
-//! The cost of the layer in one process, without a network: accepting, polling
-//! and passing through, each beside what it would cost without the crate.
+//! Benchmark of the layer in one process without a network: accepting, polling and passing
+//! through, each compared with the cost without the crate.
 //!
 //! ```not_rust
 //! cargo bench --bench accept_poll
 //! ```
 //!
-//! Times are of this machine and this moment; compare the rows of one run. How they change
-//! with what is stored is in `scale`, and instructions are counted in `instructions`.
+//! Times depend on the machine and its load, so only the rows of one run are comparable.
+//! `scale` measures the effect of stored operations, and `instructions` counts instructions.
 
 #[path = "support/report.rs"]
 mod report;
@@ -44,21 +44,21 @@ fn post() -> Request<BufferedBody> {
         .expect("a request")
 }
 
-/// A store that makes room for what the benchmark accepts, without end.
+/// Returns a store that makes room for any number of accepted requests.
 fn store() -> MemoryStore {
     MemoryStore::new()
         .max_operations(100_000)
         .min_retention(Duration::ZERO)
 }
 
-/// Accepted, run and recorded, to the end; beside a spawned call alone, which
-/// no accept can beat.
+/// Measures a request that is accepted, run and recorded, and a spawned call alone, which is
+/// the lower bound.
 fn accept(criterion: &mut Criterion) {
     let runtime = runtime();
     let mut group = criterion.benchmark_group("accept");
     group.throughput(Throughput::Elements(1));
     let settle = async || {
-        // On one thread the spawned task runs as soon as this one lets it.
+        // The spawned task runs as soon as this task yields, on the only thread.
         for _ in 0..4 {
             tokio::task::yield_now().await;
         }
@@ -70,7 +70,12 @@ fn accept(criterion: &mut Criterion) {
             || (service.clone(), post()),
             |(service, request)| {
                 runtime.block_on(async {
-                    black_box(service.oneshot(request).await.expect("it is infallible"));
+                    black_box(
+                        service
+                            .oneshot(request)
+                            .await
+                            .expect("the service is infallible"),
+                    );
                     settle().await;
                 });
             },
@@ -94,7 +99,7 @@ fn accept(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn passing(criterion: &mut Criterion) {
+fn pass_through(criterion: &mut Criterion) {
     let runtime = runtime();
     let mut group = criterion.benchmark_group("GET that passes through");
     group.throughput(Throughput::Elements(1));
@@ -122,11 +127,14 @@ fn passing(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A finished operation with a result of 1 KiB.
-fn finished(runtime: &Runtime, store: &MemoryStore) -> OperationId {
+/// Creates a finished operation with a result of 1 KiB.
+fn create_finished(runtime: &Runtime, store: &MemoryStore) -> OperationId {
     runtime.block_on(async {
         let service = AsyncAcceptLayer::new(store.clone()).layer(inner());
-        let response = service.oneshot(post()).await.expect("it is infallible");
+        let response = service
+            .oneshot(post())
+            .await
+            .expect("the service is infallible");
         let location = response.headers()["location"].to_str().expect("text");
         let id: OperationId = location
             .rsplit('/')
@@ -137,7 +145,7 @@ fn finished(runtime: &Runtime, store: &MemoryStore) -> OperationId {
         let mut version = created;
         loop {
             let record = store.changed(&id, version, Duration::from_secs(10)).await;
-            let record = record.expect("memory").expect("it was accepted");
+            let record = record.expect("memory").expect("the request was accepted");
             if record.operation().state().is_terminal() {
                 return id;
             }
@@ -151,7 +159,7 @@ fn poll(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("poll of a finished operation");
     group.throughput(Throughput::Elements(1));
     let store = store();
-    let id = finished(&runtime, &store);
+    let id = create_finished(&runtime, &store);
     let service = PollService::new(store);
     for (name, suffix) in [("operation", ""), ("result", "/result")] {
         group.bench_function(name, |bencher| {
@@ -171,6 +179,6 @@ fn poll(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(50).measurement_time(Duration::from_secs(3));
-    targets = accept, passing, poll
+    targets = accept, pass_through, poll
 }
 criterion_main!(benches);

@@ -1,9 +1,10 @@
-//! What a poll costs in each dialect, against `Plain`, in turns, as a table.
+//! Benchmark of a poll in each dialect, compared with `Plain`.
 //!
-//! Run with: `cargo bench --bench dialects` (some ten seconds).
+//! Run with: `cargo bench --bench dialects` (about ten seconds).
 //!
-//! One thread, no network: a request to the answer's last byte, of an operation that
-//! is running, and of one that has succeeded with 1 KiB of JSON. Medians of rounds.
+//! The benchmark has one thread and no network. A poll is measured from the request to the
+//! last byte of the answer, for a running operation and for one that has succeeded with
+//! 1 KiB of JSON. The table shows medians of rounds in which each dialect has a turn.
 
 use std::{
     hint::black_box,
@@ -57,9 +58,9 @@ fn main() {
         let mut times = vec![Vec::new(); polls.len()];
         for round in 0..ROUNDS {
             for turn in 0..polls.len() {
-                // Each is first as often as any other.
-                let which = (turn + round) % polls.len();
-                times[which].push(time(&runtime, &mut polls[which], &uri));
+                // Each dialect is first equally often.
+                let index = (turn + round) % polls.len();
+                times[index].push(time(&runtime, &mut polls[index], &uri));
             }
         }
         times.into_iter().map(median).collect::<Vec<_>>()
@@ -76,7 +77,7 @@ fn main() {
     }
 }
 
-/// Nanoseconds a poll.
+/// Measures the nanoseconds per poll.
 fn time(
     runtime: &tokio::runtime::Runtime,
     polls: &mut PollService<MemoryStore>,
@@ -86,7 +87,7 @@ fn time(
         let since = Instant::now();
         for _ in 0..POLLS {
             let request = Request::get(uri.clone()).body(()).expect("a request");
-            // It is always ready.
+            // The service is always ready.
             let Ok(answer) = polls.call(request).await;
             black_box(answer.body().as_whole().map(BufferedBody::data));
         }

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Counts the instructions of an accept, a poll and an end, prints them beside those that
-# are committed, and fails if they are exceeded by more than the tolerance.
+# Counts the instructions of an accept, a poll and a finish, prints them beside the
+# committed counts, and fails if they exceed these by more than the tolerance.
 #
 #   bash benches/instructions.sh
 #   bash benches/instructions.sh --update   # writes benches/instructions.toml
 #
-# What is missing for it, valgrind and gungraun-runner, is installed.
+# Installs valgrind and gungraun-runner if they are missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,7 +17,7 @@ if ! command -v valgrind >/dev/null; then
   $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q valgrind libc6-dbg
 fi
 
-# The runner has to be of the library's version.
+# The version of the runner has to be that of the library.
 version=$(grep -A1 '^name = "gungraun"$' Cargo.lock | sed -n 's/^version = "\(.*\)"$/\1/p')
 if [ "$(gungraun-runner --version 2>/dev/null)" != "gungraun-runner $version" ]; then
   echo "benches/instructions.sh: installing gungraun-runner $version"
@@ -31,7 +31,7 @@ rm -rf "$counted"
 status=0
 cargo bench --quiet -p tower-operations-instructions || status=$?
 
-# Of an operation: each benchmark does a thousand.
+# Prints the count of one operation; each benchmark makes a thousand.
 count() {
   local file
   file=$(find "$counted" -name "callgrind.$1.thousand.out")

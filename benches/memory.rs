@@ -1,13 +1,13 @@
-//! Bytes that an operation takes in memory beside its result, and a held poll beside
-//! its connection.
+//! Benchmark of memory: the bytes of an operation without its result, and of a held poll
+//! without its connection.
 //!
 //! ```not_rust
 //! cargo bench --bench memory
 //! ```
 //!
-//! *asked for* is what was asked of the allocator and not given back; *resident* is by how
-//! much the process grew, as Linux sees it: what the allocator adds and cannot use is in
-//! there, and memory that was there before is not.
+//! *asked for* is the memory allocated and not freed. *resident* is the growth of the
+//! resident set of the process as reported by Linux, which includes the overhead of the
+//! allocator, and excludes memory that was resident before.
 
 #[path = "support/hand.rs"]
 mod hand;
@@ -24,7 +24,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use hand::{Kept, Operation, Operations};
+use hand::{Operation, Operations, StoredResult};
 use http::Request;
 use report::{answer, report};
 use serde_json::{Value, value::RawValue};
@@ -41,7 +41,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const OPERATIONS: usize = 1_000_000;
 const WAITERS: usize = 100_000;
 
-/// Each is measured in a process of its own, where no memory is left of another.
+/// The cases, each of which is measured in a process of its own.
 const CASES: [(&str, &str); 5] = [
     ("accepted", "ours, accepted and run"),
     ("polled", "ours, each polled too"),
@@ -62,7 +62,10 @@ fn main() {
     for (case, _) in CASES {
         let program = std::env::current_exe().expect("this program");
         let ended = Command::new(program).arg(case).status();
-        assert!(ended.expect("it can be started").success(), "{case}");
+        assert!(
+            ended.expect("the process can be started").success(),
+            "{case}"
+        );
     }
 }
 
@@ -85,14 +88,14 @@ fn measure(case: &str) -> (String, Growth) {
     }
 }
 
-/// What there is at a moment.
+/// The memory in use at a moment.
 #[derive(Clone, Copy)]
 struct Usage {
     asked: usize,
     resident: usize,
 }
 
-/// By how much it grew, for each.
+/// The growth of memory per operation.
 struct Growth {
     asked: f64,
     resident: f64,
@@ -110,11 +113,11 @@ impl Usage {
         }
     }
 
-    /// Since then, for each of so many, less what they would take anyway.
-    fn growth(self, count: usize, anyway: usize) -> Growth {
+    /// Returns the growth since then for each of `count` operations, less `baseline` bytes.
+    fn growth(self, count: usize, baseline: usize) -> Growth {
         let now = Self::now();
         let each =
-            |now: usize, then: usize| (now as f64 - then as f64) / count as f64 - anyway as f64;
+            |now: usize, then: usize| (now as f64 - then as f64) / count as f64 - baseline as f64;
         Growth {
             asked: each(now.asked, self.asked),
             resident: each(now.resident, self.resident),
@@ -122,7 +125,7 @@ impl Usage {
     }
 }
 
-/// What Linux counts in, on what this is likely to run on.
+/// The page size of Linux on common hardware.
 const PAGE: usize = 4096;
 
 fn unbounded() -> MemoryStore {
@@ -131,10 +134,10 @@ fn unbounded() -> MemoryStore {
         .max_bytes(usize::MAX)
 }
 
-/// Accepted and run, and polled too or not.
+/// Measures operations that are accepted and run, and polled if `are_polled`.
 async fn ours(are_polled: bool) -> Growth {
     let (store, body) = (unbounded(), report());
-    // Each result is bytes of its own, as it is where results differ.
+    // Each result has its own bytes, as different results have.
     let work = service_fn(move |_: Request<RequestBody<BufferedBody>>| {
         let response = answer(Bytes::copy_from_slice(&body));
         async move { Ok::<_, Infallible>(response) }
@@ -155,19 +158,23 @@ async fn ours(are_polled: bool) -> Growth {
     for location in locations.iter().filter(|_| are_polled) {
         let request = Request::get(&location[..]).body(()).expect("a request");
         let Ok(response) = polls.clone().oneshot(request).await;
-        let body = response.body().as_whole().expect("it is not held").data();
+        let body = response
+            .body()
+            .as_whole()
+            .expect("the answer is complete")
+            .data();
         let has_succeeded = body.windows(9).any(|text| text == b"succeeded");
-        assert!(has_succeeded, "it has not been run");
+        assert!(has_succeeded, "the operation has not succeeded");
     }
     before.growth(OPERATIONS, report().len())
 }
 
-fn by_hand<R: Kept>() -> Growth {
+fn by_hand<R: StoredResult>() -> Growth {
     let operations = Operations::<R>::default();
     let before = Usage::now();
     for _ in 0..OPERATIONS {
         let mut operation = Operation::new(uuid::Uuid::new_v4());
-        operation.finish(R::keep(&report()));
+        operation.finish(R::parse(&report()));
         operations.insert(operation.id, operation);
     }
     let growth = before.growth(OPERATIONS, report().len());
@@ -175,7 +182,7 @@ fn by_hand<R: Kept>() -> Growth {
     growth
 }
 
-/// The size of the future of a held poll, and what it takes beside that.
+/// Returns the size of the future of a held poll, and its further memory.
 async fn waiters() -> (usize, Growth) {
     let store = unbounded();
     let polls = PollService::new(store.clone()).max_held(usize::MAX);
@@ -188,7 +195,7 @@ async fn waiters() -> (usize, Growth) {
         };
         let request = Request::get(format!("/{id}?wait=30")).body(());
         let mut polls = polls.clone();
-        // Always ready.
+        // The service is always ready.
         let call = tower::Service::call(&mut polls, request.expect("a request"));
         calls.push(Box::pin(call));
     }
@@ -196,7 +203,7 @@ async fn waiters() -> (usize, Growth) {
     let before = Usage::now();
     poll_fn(|context| {
         for call in &mut calls {
-            assert!(call.as_mut().poll(context).is_pending(), "it is not held");
+            assert!(call.as_mut().poll(context).is_pending(), "the poll is held");
         }
         Poll::Ready(())
     })

@@ -1,18 +1,18 @@
-//! What each way of accepting costs: one request in one process, without a
-//! network, to its end.
+//! Benchmark of the accept modes: one request in one process without a network, until the
+//! operation ends.
 //!
 //! ```not_rust
 //! cargo bench --bench modes
 //! ```
 //!
-//! prints microseconds a request, of this machine and this moment. With a mode
-//! and a number it only does so many requests, for a profiler that counts:
+//! prints the microseconds per request, which depend on the machine and its load. With a
+//! mode and a number, the benchmark only makes that number of requests, for a profiler:
 //!
 //! ```not_rust
 //! valgrind --tool=callgrind target/release/deps/modes-HASH always 2000
 //! ```
 //!
-//! Instructions a request are those of 2,000 less those of 1,000, by 1,000.
+//! The instructions per request are those of 2,000 less those of 1,000, divided by 1,000.
 
 #[path = "support/report.rs"]
 mod report;
@@ -102,7 +102,7 @@ async fn run(mode: &str, requests: usize) {
             continue;
         }
         let _ = layered.clone().oneshot(request).await;
-        // Lets the work that was accepted come to its end.
+        // Lets the accepted operation end.
         match late {
             true => tokio::time::sleep(Duration::from_millis(3)).await,
             false => {

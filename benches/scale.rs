@@ -1,11 +1,10 @@
-//! Whether a poll takes longer the more is stored, and how well threads share a
-//! [`MemoryStore`].
+//! Benchmark of a [`MemoryStore`]: polls with more stored operations, and several threads.
 //!
 //! ```not_rust
 //! cargo bench --bench scale
 //! ```
 //!
-//! Medians of rounds in which everybody has a turn, as tables.
+//! The tables show medians of rounds in which each contender has a turn.
 
 use std::{
     hint::black_box,
@@ -30,12 +29,12 @@ mod report;
 
 const ROUNDS: usize = 21;
 
-/// Polls of a turn. Each asks for another operation.
+/// The number of polls in a turn, each of another operation.
 const POLLS: usize = 5_000;
 
 const STORED: [usize; 5] = [1, 100, 10_000, 100_000, 1_000_000];
 
-/// How long the threads run in a turn.
+/// The duration of a turn of the threads.
 const TURN: Duration = Duration::from_millis(150);
 
 fn main() {
@@ -54,8 +53,8 @@ fn unbounded() -> MemoryStore {
         .max_bytes(usize::MAX)
 }
 
-/// Created, started and ended with 1 KiB.
-async fn finished(store: &MemoryStore) -> OperationId {
+/// Creates, starts and finishes an operation with 1 KiB.
+async fn finish_one(store: &MemoryStore) -> OperationId {
     let id = OperationId::new();
     let new = NewOperation::new(id.clone()).with_lease(LeaseConfig::default());
     let Ok(Created::New(record)) = store.create(new).await else {
@@ -64,8 +63,8 @@ async fn finished(store: &MemoryStore) -> OperationId {
     store.start(&id, record.token()).await.expect("started");
     let body = bytes::Bytes::copy_from_slice(&report::report());
     let outcome = Outcome::Succeeded(Some(RecordedResponse::new(report::answer(body))));
-    let finished = store.finish(&id, record.token(), outcome, None).await;
-    finished.expect("finished");
+    let written = store.finish(&id, record.token(), outcome, None).await;
+    written.expect("finished");
     id
 }
 
@@ -76,7 +75,7 @@ fn flatness() {
         let ids: Vec<_> = runtime.block_on(async {
             let mut ids = Vec::with_capacity(stored);
             for _ in 0..stored {
-                ids.push(finished(&store).await);
+                ids.push(finish_one(&store).await);
             }
             ids
         });
@@ -99,14 +98,14 @@ fn flatness() {
     }
 }
 
-/// Nanoseconds a poll, of operations here and there.
+/// Measures the nanoseconds per poll of scattered operations.
 fn polling(
     runtime: &Runtime,
     polls: &mut PollService<MemoryStore>,
     ids: &[OperationId],
     turn: usize,
 ) -> f64 {
-    // Strides of a large prime: never the neighbours of the ones before.
+    // Strides of a large prime avoid neighboring operations.
     let requests: Vec<_> = (0..POLLS)
         .map(|n| {
             let id = &ids[(turn * POLLS + n).wrapping_mul(2_654_435_761) % ids.len()];
@@ -117,7 +116,7 @@ fn polling(
     runtime.block_on(async {
         let since = Instant::now();
         for request in requests {
-            // It is always ready.
+            // The service is always ready.
             let Ok(answer) = polls.call(request).await;
             black_box(answer.body().as_whole().map(BufferedBody::data));
         }
@@ -153,11 +152,11 @@ fn contention() {
     }
 }
 
-/// Done once, on one of these.
+/// One call of a kind on one of the operations.
 type Work = fn(&Runtime, &MemoryStore, &[OperationId], usize);
 
 fn whole(runtime: &Runtime, store: &MemoryStore, _: &[OperationId], _: usize) {
-    runtime.block_on(finished(store));
+    runtime.block_on(finish_one(store));
 }
 
 fn get(_: &Runtime, store: &MemoryStore, ids: &[OperationId], turn: usize) {
@@ -167,16 +166,16 @@ fn get(_: &Runtime, store: &MemoryStore, ids: &[OperationId], turn: usize) {
     black_box(store.get_now(id).expect("at once").expect("memory"));
 }
 
-/// How often a second all threads together do it, with one store for all of them or
+/// Measures the calls per second of all threads together, with one store for all threads or
 /// one for each.
 fn rate(threads: usize, work: Work, is_shared: bool) -> f64 {
-    // Bounded as by default, so that it does not grow while it is measured.
+    // The store is bounded, so that it does not grow during the measurement.
     let store = || {
         let store = MemoryStore::new()
             .max_operations(100_000)
             .min_retention(Duration::ZERO);
         let ids: Vec<_> = (0..10_000)
-            .map(|_| runtime().block_on(finished(&store)))
+            .map(|_| runtime().block_on(finish_one(&store)))
             .collect();
         Arc::new((store, ids))
     };

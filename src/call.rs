@@ -52,7 +52,7 @@ impl<S: Service<R>, R> Future for Oneshot<S, R> {
             match state.as_mut().project() {
                 OneshotProjection::NotReady { service, request } => {
                     ready!(service.poll_ready(context))?;
-                    let request = request.take().expect("polled after it was ready");
+                    let request = request.take().expect("polled after completion");
                     let response = service.call(request);
                     state.set(OneshotState::Called { response });
                 }

@@ -82,7 +82,7 @@ async fn a_dropped_accept_leaves_nothing_or_one_operation_that_finishes() {
     let points = (0..20).flat_map(|polls| (0..12).map(move |steps| (polls, steps)));
     for ((polls, steps), is_hasty) in points.flat_map(|point| [(point, false), (point, true)]) {
         let calls = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&calls);
+        let counter = Arc::clone(&calls);
         let memory = MemoryStore::new();
         let mut store = Hooked::new(memory.clone(), async |_, _| {
             tokio::task::yield_now().await;
@@ -93,7 +93,7 @@ async fn a_dropped_accept_leaves_nothing_or_one_operation_that_finishes() {
         let (layer, drain) = (operations.layer(), operations.drain_handle());
         let service = layer.layer(service_fn(
             move |request: Request<RequestBody<SlowBody>>| {
-                counted.fetch_add(1, SeqCst);
+                counter.fetch_add(1, SeqCst);
                 async move {
                     assert_eq!(request.into_body().size_hint().exact(), Some(6));
                     tokio::task::yield_now().await;
@@ -176,9 +176,9 @@ async fn a_refused_request_has_retry_after_and_releases_its_permit() {
     let operations = Operations::new(MemoryStore::new().max_operations(0));
     let (layer, drain) = (operations.layer(), operations.drain_handle());
     let calls = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&calls);
+    let counter = Arc::clone(&calls);
     let service = layer.layer(service_fn(move |_: Request<RequestBody<BufferedBody>>| {
-        counted.fetch_add(1, SeqCst);
+        counter.fetch_add(1, SeqCst);
         async { Ok::<_, Infallible>(Response::new(BufferedBody::default())) }
     }));
     let request = Request::post("/").body(BufferedBody::default()).unwrap();
@@ -225,10 +225,10 @@ async fn a_silent_store_is_a_503_after_the_create_timeout() {
 #[tokio::test(start_paused = true)]
 async fn a_create_with_a_lost_answer_is_retried_with_the_same_id() {
     let tries = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&tries);
+    let counter = Arc::clone(&tries);
     let memory = MemoryStore::new();
     let store = Hooked::new(memory.clone(), move |call, when| {
-        let fails = call == Call::Create && when == When::After && counted.fetch_add(1, SeqCst) < 3;
+        let fails = call == Call::Create && when == When::After && counter.fetch_add(1, SeqCst) < 3;
         async move {
             match fails {
                 true => Err(tower_operations::store::StoreError::unavailable(
@@ -241,9 +241,9 @@ async fn a_create_with_a_lost_answer_is_retried_with_the_same_id() {
     let operations = Operations::new(store);
     let (layer, drain) = (operations.layer(), operations.drain_handle());
     let calls = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&calls);
+    let counter = Arc::clone(&calls);
     let service = layer.layer(service_fn(move |_: Request<RequestBody<BufferedBody>>| {
-        counted.fetch_add(1, SeqCst);
+        counter.fetch_add(1, SeqCst);
         async { Ok::<_, Infallible>(Response::new(BufferedBody::default())) }
     }));
     let request = Request::post("/").body(BufferedBody::default()).unwrap();

@@ -808,7 +808,7 @@ async fn a_handler_extracts_its_operation_and_reports_progress() {
 
 #[cfg(feature = "axum")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relative_reference_below_nested_routers_is_resolved_against_the_original_uri() {
+async fn a_relative_reference_below_nested_routers_uses_the_original_uri() {
     let create_report = || async { (StatusCode::CREATED, [("location", "42")]) };
     let store = MemoryStore::new();
     let layer = AsyncAcceptLayer::new(store.clone());

@@ -793,7 +793,7 @@ async fn a_reset_http_2_stream_leaves_no_operation() {
 // ---- disconnected clients ---------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_disconnects_before_its_request_is_complete_leaves_no_operation() {
+async fn a_disconnect_within_the_request_leaves_no_operation() {
     let mut world = World::new().await;
     let whole = post_head("content-length: 4\r\n") + "four";
     // Each incomplete length of the request is sent on a connection of its own.
@@ -809,7 +809,7 @@ async fn a_client_that_disconnects_before_its_request_is_complete_leaves_no_oper
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_disconnects_during_the_create_leaves_an_operation_that_finishes() {
+async fn a_disconnect_during_the_create_leaves_an_operation_that_finishes() {
     let create = Script::new(|_| Fault::None);
     create.close();
     let script = Arc::clone(&create);
@@ -828,7 +828,7 @@ async fn a_client_that_disconnects_during_the_create_leaves_an_operation_that_fi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_disconnects_after_its_202_leaves_an_operation_that_finishes() {
+async fn a_disconnect_after_the_202_leaves_an_operation_that_finishes() {
     let mut world = World::new().await;
     world.hold_handlers();
     let mut raw = world.server.raw().await;
@@ -844,8 +844,7 @@ async fn a_client_that_disconnects_after_its_202_leaves_an_operation_that_finish
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_disconnects_after_its_request_leaves_nothing_or_an_operation_that_finishes()
-{
+async fn a_disconnect_after_the_request_leaves_nothing_or_an_operation_that_finishes() {
     let mut world = World::new().await;
     const CLIENTS: usize = 50;
     for _ in 0..CLIENTS {
@@ -865,7 +864,7 @@ async fn a_client_that_disconnects_after_its_request_leaves_nothing_or_an_operat
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_http_2_client_that_resets_during_the_create_leaves_an_operation_that_finishes() {
+async fn an_http_2_reset_during_the_create_leaves_an_operation_that_finishes() {
     let create = Script::new(|_| Fault::None);
     create.close();
     let script = Arc::clone(&create);

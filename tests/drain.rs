@@ -193,7 +193,7 @@ fn id_of(response: &Response<Bytes>) -> OperationId {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_is_canceled_one_grace_before_the_deadline_and_its_response_is_recorded() {
+async fn a_handler_is_canceled_one_grace_before_the_deadline() {
     let accept = |operation: OperationHandle| async move { operation.accept().await.unwrap() };
     for mode in ["always", "after", "signaled"] {
         let setup = Setup::new(|layer| match mode {
@@ -344,7 +344,7 @@ async fn a_held_call_that_returns_before_the_deadline_is_answered_and_counted() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_held_call_whose_time_ends_during_a_drain_is_accepted_and_interrupted() {
+async fn a_held_call_accepted_during_a_drain_is_interrupted() {
     let setup = Setup::new(|layer| layer.after(5 * SECOND));
     let pending_answer = setup.send(request("handling=strict"), 60 * SECOND);
     let report = setup.drain_within(10).await;

@@ -728,7 +728,7 @@ async fn report_often(request: Request<RequestBody<BufferedBody>>) -> Response<B
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_reports_a_second_are_a_few_writes_and_events_with_the_last_one() {
+async fn ten_thousand_reports_a_second_are_a_few_writes_and_events() {
     for is_signaled in [false, true] {
         for status in [StatusCode::OK, StatusCode::BAD_GATEWAY] {
             let memory = MemoryStore::new();

@@ -429,7 +429,7 @@ async fn a_disconnect_during_the_create_leaves_an_operation_or_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_after_acceptance_fails_the_operation_and_an_earlier_one_the_request() {
+async fn a_panic_after_acceptance_fails_only_the_operation() {
     let (setup, layer) = Setup::new();
     let layer = layer.when_signaled();
     let early = tokio::spawn({

@@ -140,7 +140,7 @@ fn requests_about(id: &OperationId) -> Vec<(String, http::request::Builder)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operation_of_another_owner_is_like_an_unknown_one_in_answers_and_store_calls() {
+async fn an_operation_of_another_owner_is_like_an_unknown_one() {
     let memory = MemoryStore::new();
     let (store, calls) = recording_store(&memory);
     let polls = Operations::new(store)

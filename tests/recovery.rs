@@ -982,7 +982,7 @@ async fn operations_beyond_the_concurrent_ends_wait_at_most_a_term() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operation_released_during_a_reclaim_is_reclaimed_before_the_next_interval() {
+async fn an_operation_released_during_a_reclaim_is_reclaimed_soon_after() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
     let first = Node::start("first", &memory, &runs, hang(), rerunnable);
     first.start_reruns(3);

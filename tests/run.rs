@@ -1,4 +1,4 @@
-//! How a run ends, with a paused clock.
+//! Outcomes of runs. The clock is paused.
 
 use test_support::hooked;
 
@@ -28,7 +28,7 @@ use tower_operations::{
 type Body = RequestBody<BufferedBody>;
 type Answer = Result<Response<BufferedBody>, BoxError>;
 
-/// A store, and a way to have requests accepted.
+/// A store, and a layer that accepts requests.
 struct Setup<R> {
     store: R,
     layer: AsyncAcceptLayer<R>,
@@ -73,11 +73,11 @@ where
         location.rsplit('/').next().unwrap().parse().unwrap()
     }
 
-    /// The operation once `done` says so.
-    async fn once(
+    /// Waits until `condition` holds for the operation.
+    async fn wait_for(
         &self,
         id: &OperationId,
-        done: impl Fn(&Operation<RecordedResponse>) -> bool,
+        condition: impl Fn(&Operation<RecordedResponse>) -> bool,
     ) -> Operation<RecordedResponse> {
         let mut record = self
             .store
@@ -85,7 +85,7 @@ where
             .await
             .unwrap()
             .expect("a 202 is readable at once");
-        while !done(record.operation()) {
+        while !condition(record.operation()) {
             let version = record.version().unwrap();
             let wait = Duration::from_secs(24 * 60 * 60);
             record = self
@@ -97,28 +97,28 @@ where
             assert_ne!(
                 record.version(),
                 Some(version),
-                "it never came: {:?}",
+                "the condition never held: {:?}",
                 record.operation()
             );
         }
         record.operation().clone()
     }
 
-    async fn ended(&self, id: &OperationId) -> Operation<RecordedResponse> {
-        self.once(id, |operation| operation.state().is_terminal())
+    async fn wait_for_end(&self, id: &OperationId) -> Operation<RecordedResponse> {
+        self.wait_for(id, |operation| operation.state().is_terminal())
             .await
     }
 
-    async fn failed_as(&self, id: &OperationId, kind: FailureKind) {
-        let operation = self.ended(id).await;
-        let problem = operation.problem().expect("it failed");
+    async fn assert_failed(&self, id: &OperationId, kind: FailureKind) {
+        let operation = self.wait_for_end(id).await;
+        let problem = operation.problem().expect("the operation failed");
         assert_eq!(problem.type_uri(), kind.urn());
         assert_eq!(problem.status(), Some(kind.status()));
         assert_eq!(operation.response(), None);
     }
 }
 
-async fn done(_: Request<Body>) -> Answer {
+async fn respond(_: Request<Body>) -> Answer {
     Ok(Response::new(BufferedBody::from("done")))
 }
 
@@ -127,7 +127,7 @@ async fn hang(_: Request<Body>) -> Answer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn below_400_it_succeeds_and_from_400_on_it_fails_with_the_response() {
+async fn an_operation_succeeds_below_400_and_fails_from_400_with_the_response() {
     let setup = Setup::new(MemoryStore::new());
     for status in [200_u16, 204, 302, 399, 400, 404, 500, 599] {
         let id = setup
@@ -137,8 +137,10 @@ async fn below_400_it_succeeds_and_from_400_on_it_fails_with_the_response() {
                 Ok(response)
             })
             .await;
-        let operation = setup.ended(&id).await;
-        let recorded = operation.response().expect("it is recorded either way");
+        let operation = setup.wait_for_end(&id).await;
+        let recorded = operation
+            .response()
+            .expect("the response is recorded either way");
         assert_eq!(
             (recorded.status().as_u16(), recorded.body().as_ref()),
             (status, "said".as_bytes())
@@ -164,7 +166,7 @@ async fn the_problem_of_the_inner_service_is_the_problem_of_the_operation() {
             Ok(response)
         })
         .await;
-    let operation = setup.ended(&id).await;
+    let operation = setup.wait_for_end(&id).await;
     let problem = operation.problem().unwrap();
     assert_eq!(
         (problem.title(), problem.code()),
@@ -177,37 +179,37 @@ async fn the_problem_of_the_inner_service_is_the_problem_of_the_operation() {
 async fn errors_panics_and_too_large_results_have_their_types() {
     let setup = Setup::new(MemoryStore::new()).layer(|layer| layer.result_limit(3));
     let id = setup.accept(async |_| Err("secret".into())).await;
-    setup.failed_as(&id, FailureKind::InnerError).await;
-    let text = serde_json::to_string(setup.ended(&id).await.problem().unwrap()).unwrap();
-    assert!(!text.contains("secret"), "the inside stays inside: {text}");
+    setup.assert_failed(&id, FailureKind::InnerError).await;
+    let text = serde_json::to_string(setup.wait_for_end(&id).await.problem().unwrap()).unwrap();
+    assert!(!text.contains("secret"), "the error text leaks: {text}");
 
     let id = setup.accept(async |_| panic!("secret")).await;
-    setup.failed_as(&id, FailureKind::Panicked).await;
-    // In the call itself, before there is a future.
+    setup.assert_failed(&id, FailureKind::Panicked).await;
+    // This panic is in the call itself, before there is a future.
     let id = setup
         .accept(|_| -> std::future::Ready<Answer> { panic!("at once") })
         .await;
-    setup.failed_as(&id, FailureKind::Panicked).await;
+    setup.assert_failed(&id, FailureKind::Panicked).await;
 
-    let id = setup.accept(done).await;
-    setup.failed_as(&id, FailureKind::ResultTooLarge).await;
+    let id = setup.accept(respond).await;
+    setup.assert_failed(&id, FailureKind::ResultTooLarge).await;
     let id = setup
         .accept(async |_| Ok(Response::new(BufferedBody::from("fit"))))
         .await;
-    assert_eq!(setup.ended(&id).await.state(), State::Succeeded);
+    assert_eq!(setup.wait_for_end(&id).await.state(), State::Succeeded);
     assert!(setup.drain.drain(Duration::ZERO).await.is_clean());
 }
 
 #[tokio::test(start_paused = true)]
-async fn pending_and_running_are_bounded_by_an_hour_each() {
+async fn pending_and_running_times_are_bounded_by_an_hour_each() {
     let setup = Setup::new(MemoryStore::new());
-    let begun = Instant::now();
+    let start = Instant::now();
     let id = setup.accept(hang).await;
-    setup.failed_as(&id, FailureKind::TimedOut).await;
-    assert_eq!(begun.elapsed().as_secs(), 3600);
+    setup.assert_failed(&id, FailureKind::TimedOut).await;
+    assert_eq!(start.elapsed().as_secs(), 3600);
 
-    let begun = Instant::now();
-    let never_ready = tower::service_fn(done).map_future(|future| future);
+    let start = Instant::now();
+    let never_ready = tower::service_fn(respond).map_future(|future| future);
     let busy = tower::limit::ConcurrencyLimit::with_semaphore(
         never_ready,
         Arc::new(tokio::sync::Semaphore::new(0)),
@@ -216,16 +218,16 @@ async fn pending_and_running_are_bounded_by_an_hour_each() {
     let response = setup.layer.layer(busy).oneshot(request).await.unwrap();
     let location = response.headers()["location"].to_str().unwrap();
     let id = location.rsplit('/').next().unwrap().parse().unwrap();
-    setup.failed_as(&id, FailureKind::TimedOut).await;
-    assert_eq!(begun.elapsed().as_secs(), 3600);
-    // It never ran.
-    assert_eq!(setup.ended(&id).await.metadata().started_at(), None);
+    setup.assert_failed(&id, FailureKind::TimedOut).await;
+    assert_eq!(start.elapsed().as_secs(), 3600);
+    // The operation never ran.
+    assert_eq!(setup.wait_for_end(&id).await.metadata().started_at(), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn there_is_no_such_thing_as_an_unlimited_run() {
+async fn a_running_timeout_is_at_most_thirty_days() {
     let setup = Setup::new(MemoryStore::new()).layer(|layer| layer.running_timeout(Duration::MAX));
-    let begun = Instant::now();
+    let start = Instant::now();
     let id = setup.accept(hang).await;
     setup
         .store
@@ -253,14 +255,14 @@ async fn there_is_no_such_thing_as_an_unlimited_run() {
             .unwrap()
             .unwrap();
     }
-    assert_eq!(begun.elapsed().as_secs(), 30 * 24 * 60 * 60);
+    assert_eq!(start.elapsed().as_secs(), 30 * 24 * 60 * 60);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_cancel_fires_the_token_and_drops_the_call_after_the_grace() {
-    struct Dropped(Option<oneshot::Sender<Instant>>);
+    struct NotifyOnDrop(Option<oneshot::Sender<Instant>>);
 
-    impl Drop for Dropped {
+    impl Drop for NotifyOnDrop {
         fn drop(&mut self) {
             let _ = self.0.take().unwrap().send(Instant::now());
         }
@@ -268,23 +270,23 @@ async fn a_cancel_fires_the_token_and_drops_the_call_after_the_grace() {
 
     let setup =
         Setup::new(MemoryStore::new()).layer(|layer| layer.cancel_grace(Duration::from_secs(2)));
-    let (tell_canceled, canceled) = oneshot::channel();
-    let (tell_dropped, dropped) = oneshot::channel();
-    let told = Arc::new(Mutex::new(Some((tell_canceled, tell_dropped))));
+    let (canceled_sender, canceled) = oneshot::channel();
+    let (dropped_sender, dropped) = oneshot::channel();
+    let senders = Arc::new(Mutex::new(Some((canceled_sender, dropped_sender))));
     let id = setup
         .accept(move |request| {
-            let (tell_canceled, tell_dropped) = told.lock().unwrap().take().unwrap();
+            let (canceled_sender, dropped_sender) = senders.lock().unwrap().take().unwrap();
             async move {
-                let _dropped = Dropped(Some(tell_dropped));
+                let _guard = NotifyOnDrop(Some(dropped_sender));
                 let token = OperationHandle::from_extensions(request.extensions()).cancellation();
                 token.cancelled().await;
-                let _ = tell_canceled.send(Instant::now());
+                let _ = canceled_sender.send(Instant::now());
                 std::future::pending().await
             }
         })
         .await;
     let running = setup
-        .once(&id, |operation| operation.state() == State::Running)
+        .wait_for(&id, |operation| operation.state() == State::Running)
         .await;
     assert_eq!(running.state(), State::Running);
     let version = setup
@@ -304,17 +306,17 @@ async fn a_cancel_fires_the_token_and_drops_the_call_after_the_grace() {
     assert!(matches!(write, Written::Done(_)));
     assert_eq!(canceled.await.unwrap() - at, Duration::ZERO);
     assert_eq!(dropped.await.unwrap() - at, Duration::from_secs(2));
-    assert_eq!(setup.ended(&id).await.state(), State::Canceled);
+    assert_eq!(setup.wait_for_end(&id).await.state(), State::Canceled);
     assert!(setup.drain.drain(Duration::from_secs(1)).await.is_clean());
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_reports_are_a_few_writes_and_the_last_one_is_kept() {
+async fn many_reports_are_a_few_writes_and_the_last_one_is_recorded() {
     let writes = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&writes);
+    let counter = Arc::clone(&writes);
     let store = Hooked::new(MemoryStore::new(), move |call, when| {
         if (call, when) == (Call::Report, When::After) {
-            counted.fetch_add(1, SeqCst);
+            counter.fetch_add(1, SeqCst);
         }
         std::future::ready(Ok(()))
     });
@@ -328,10 +330,10 @@ async fn ten_thousand_reports_are_a_few_writes_and_the_last_one_is_kept() {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             }
-            done(request).await
+            respond(request).await
         })
         .await;
-    let operation = setup.ended(&id).await;
+    let operation = setup.wait_for_end(&id).await;
     assert_eq!(
         operation.metadata().progress(),
         Some(&Progress::from_count(20_000, 20_000))
@@ -341,13 +343,13 @@ async fn ten_thousand_reports_are_a_few_writes_and_the_last_one_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outcome_is_written_until_the_store_takes_it() {
+async fn an_outcome_is_retried_until_the_store_accepts_it() {
     let fails = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&fails);
+    let counter = Arc::clone(&fails);
     let store = Hooked::new(MemoryStore::new(), move |call, when| {
-        // Every other time it happened all the same.
+        // The first failures come before the write, the later ones after it.
         let turn = if call == Call::Finish {
-            counted.fetch_add(1, SeqCst)
+            counter.fetch_add(1, SeqCst)
         } else {
             usize::MAX
         };
@@ -357,13 +359,13 @@ async fn an_outcome_is_written_until_the_store_takes_it() {
         })
     });
     let setup = Setup::new(store);
-    let id = setup.accept(done).await;
-    assert_eq!(setup.ended(&id).await.state(), State::Succeeded);
+    let id = setup.accept(respond).await;
+    assert_eq!(setup.wait_for_end(&id).await.state(), State::Succeeded);
     assert!(setup.drain.drain(Duration::from_secs(120)).await.is_clean());
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outcome_that_the_store_refuses_does_not_keep_the_operation_alive() {
+async fn an_outcome_that_the_store_refuses_fails_the_operation() {
     let tries = Arc::new(AtomicUsize::new(0));
     let store = Hooked::new(MemoryStore::new(), move |call, when| {
         let first = (call, when) == (Call::Finish, When::Before) && tries.fetch_add(1, SeqCst) == 0;
@@ -373,12 +375,12 @@ async fn an_outcome_that_the_store_refuses_does_not_keep_the_operation_alive() {
         })
     });
     let setup = Setup::new(store);
-    let id = setup.accept(done).await;
-    setup.failed_as(&id, FailureKind::ResultTooLarge).await;
+    let id = setup.accept(respond).await;
+    setup.assert_failed(&id, FailureKind::ResultTooLarge).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_of_its_own_hears_of_a_cancel_at_once() {
+async fn a_worker_without_a_layer_gets_a_cancel_at_once() {
     let store = MemoryStore::new();
     let inner = service_fn(|_: Request<BufferedBody>| hang_forever());
     let service = RunService::new(store.clone(), inner);
@@ -388,7 +390,7 @@ async fn a_worker_of_its_own_hears_of_a_cancel_at_once() {
         panic!("the id is new");
     };
     let request = Request::post("/").body(BufferedBody::default()).unwrap();
-    let ran = tokio::spawn(service.oneshot(AcceptedRequest::new(&record, request)));
+    let run = tokio::spawn(service.oneshot(AcceptedRequest::new(&record, request)));
     let id = record.operation().id();
     let running = store
         .changed(id, record.version().unwrap(), Duration::from_secs(9))
@@ -399,7 +401,7 @@ async fn a_worker_of_its_own_hears_of_a_cancel_at_once() {
         .force_finish(id, version, Outcome::Canceled)
         .await
         .unwrap();
-    assert_eq!(ran.await.unwrap().unwrap(), RunOutcome::Refused);
+    assert_eq!(run.await.unwrap().unwrap(), RunOutcome::Refused);
     assert_eq!(
         at.elapsed(),
         Duration::from_millis(500),
@@ -413,7 +415,7 @@ async fn hang_forever() -> Answer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outcome_that_is_refused_like_any_other_is_tried_until_it_is_taken() {
+async fn an_outcome_refused_like_any_other_is_retried_until_it_is_accepted() {
     let tries = Arc::new(AtomicUsize::new(0));
     let store = Hooked::new(MemoryStore::new(), move |call, when| {
         let refuses =
@@ -424,12 +426,12 @@ async fn an_outcome_that_is_refused_like_any_other_is_tried_until_it_is_taken() 
         })
     });
     let setup = Setup::new(store);
-    let id = setup.accept(done).await;
-    assert_eq!(setup.ended(&id).await.state(), State::Succeeded);
+    let id = setup.accept(respond).await;
+    assert_eq!(setup.wait_for_end(&id).await.state(), State::Succeeded);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_silent_once_or_panics_once_is_asked_again() {
+async fn a_call_of_the_store_that_is_silent_or_panics_once_is_retried() {
     for (panics, is_hasty) in [(false, false), (false, true), (true, false), (true, true)] {
         let calls: Arc<Mutex<Vec<Call>>> = Arc::default();
         let mut store = Hooked::new(MemoryStore::new(), move |call, when| {
@@ -442,7 +444,7 @@ async fn a_store_that_is_silent_once_or_panics_once_is_asked_again() {
                         call,
                         Call::Start | Call::Finish | Call::Renew | Call::Revoked
                     )
-                    // Who waits for a silent one to create has no patience to ask again.
+                    // A silent create uses up its time-out and is not retried.
                     || first && call == Call::Create && (panics || is_hasty)
                 {
                     if panics {
@@ -455,13 +457,13 @@ async fn a_store_that_is_silent_once_or_panics_once_is_asked_again() {
         });
         store.is_hasty = is_hasty;
         let setup = Setup::new(store);
-        let id = setup.accept(done).await;
-        assert_eq!(setup.ended(&id).await.state(), State::Succeeded);
+        let id = setup.accept(respond).await;
+        assert_eq!(setup.wait_for_end(&id).await.state(), State::Succeeded);
         assert!(setup.drain.drain(Duration::from_secs(60)).await.is_clean());
     }
 }
 
-/// What is thrown, and throws again when it goes.
+/// A panic payload that panics when it is dropped.
 struct Bomb;
 
 impl Drop for Bomb {
@@ -471,7 +473,7 @@ impl Drop for Bomb {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_cannot_lose_its_operation_by_its_own_token() {
+async fn a_handler_that_cancels_its_own_token_keeps_its_operation() {
     let setup = Setup::new(MemoryStore::new());
     let id = setup
         .accept(async |request| {
@@ -479,22 +481,22 @@ async fn a_handler_cannot_lose_its_operation_by_its_own_token() {
             token.cancel();
             drop(token.drop_guard());
             tokio::time::sleep(Duration::from_secs(1)).await;
-            done(request).await
+            respond(request).await
         })
         .await;
-    assert_eq!(setup.ended(&id).await.state(), State::Succeeded);
+    assert_eq!(setup.wait_for_end(&id).await.state(), State::Succeeded);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_whose_payload_panics_is_still_only_a_failure() {
+async fn a_panic_whose_payload_panics_fails_only_the_operation() {
     let setup = Setup::new(MemoryStore::new());
     let id = setup.accept(async |_| std::panic::panic_any(Bomb)).await;
-    setup.failed_as(&id, FailureKind::Panicked).await;
+    setup.assert_failed(&id, FailureKind::Panicked).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_panics_when_it_goes_has_failed_its_operation() {
-    /// Armed in a clone, which is what is called.
+async fn a_service_that_panics_on_drop_fails_its_operation() {
+    /// Panics on drop in a clone, and clones are what is called.
     struct Fuse(bool);
 
     impl Clone for Fuse {
@@ -505,7 +507,7 @@ async fn a_service_that_panics_when_it_goes_has_failed_its_operation() {
 
     impl Drop for Fuse {
         fn drop(&mut self) {
-            assert!(!self.0, "it goes with a bang");
+            assert!(!self.0, "on purpose");
         }
     }
 
@@ -514,14 +516,14 @@ async fn a_service_that_panics_when_it_goes_has_failed_its_operation() {
     let id = setup
         .accept(move |request| {
             let _in_the_service = &fuse;
-            done(request)
+            respond(request)
         })
         .await;
-    setup.failed_as(&id, FailureKind::Panicked).await;
+    setup.assert_failed(&id, FailureKind::Panicked).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_is_not_clean_while_something_is_still_being_accepted() {
+async fn a_drain_during_an_accept_is_not_clean() {
     let store = Hooked::new(MemoryStore::new(), async |call, when| {
         if (call, when) == (Call::Create, When::Before) {
             tokio::time::sleep(Duration::from_millis(10_500)).await;
@@ -538,7 +540,7 @@ async fn a_drain_is_not_clean_while_something_is_still_being_accepted() {
     let response = tokio::spawn(service.oneshot(request));
     tokio::task::yield_now().await;
     let report = drain.drain(Duration::from_secs(10)).await;
-    // It is refused, and not made in the second that is left.
+    // The request is refused, and not created in the second that is left.
     assert_eq!(
         response.await.unwrap().unwrap().status(),
         StatusCode::SERVICE_UNAVAILABLE
@@ -549,12 +551,12 @@ async fn a_drain_is_not_clean_while_something_is_still_being_accepted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancel_that_is_in_its_grace_is_neither_interrupted_nor_unrecorded() {
+async fn a_canceled_run_in_its_grace_is_neither_interrupted_nor_unrecorded() {
     let setup =
         Setup::new(MemoryStore::new()).layer(|layer| layer.cancel_grace(Duration::from_secs(60)));
     let id = setup.accept(hang).await;
     setup
-        .once(&id, |operation| operation.state() == State::Running)
+        .wait_for(&id, |operation| operation.state() == State::Running)
         .await;
     let version = setup
         .store
@@ -575,8 +577,8 @@ async fn a_cancel_that_is_in_its_grace_is_neither_interrupted_nor_unrecorded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leases_are_renewed_whatever_recalls_say() {
-    // Recalls that fail, and recalls that always name something.
+async fn leases_are_renewed_whatever_revocations_say() {
+    // Revocations fail, or always name an operation.
     for fails in [true, false] {
         let store = Hooked::new(MemoryStore::new(), move |call, _| {
             std::future::ready(match call {
@@ -588,10 +590,10 @@ async fn leases_are_renewed_whatever_recalls_say() {
         let id = setup
             .accept(async |request| {
                 tokio::time::sleep(Duration::from_secs(300)).await;
-                done(request).await
+                respond(request).await
             })
             .await;
-        let noise = async {
+        let revocations = async {
             loop {
                 if !fails {
                     let node = store
@@ -602,7 +604,7 @@ async fn leases_are_renewed_whatever_recalls_say() {
                         .node()
                         .cloned()
                         .unwrap();
-                    noisy_recall(&store.inner, &node).await;
+                    revoke_unrelated(&store.inner, &node).await;
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -615,15 +617,15 @@ async fn leases_are_renewed_whatever_recalls_say() {
             }
         };
         tokio::select! {
-            () = noise => {}
+            () = revocations => {}
             () = watch => {}
         }
-        assert_eq!(setup.ended(&id).await.state(), State::Succeeded);
+        assert_eq!(setup.wait_for_end(&id).await.state(), State::Succeeded);
     }
 }
 
-/// Recalls an operation that the node has no more.
-async fn noisy_recall(store: &MemoryStore, node: &NodeId) {
+/// Revokes an operation that the node no longer runs.
+async fn revoke_unrelated(store: &MemoryStore, node: &NodeId) {
     let term = LeaseConfig::new(node.clone(), Duration::from_secs(30));
     let new = NewOperation::new(OperationId::new()).with_lease(term);
     let Created::New(record) = store.create(new).await.unwrap() else {
@@ -637,7 +639,7 @@ async fn noisy_recall(store: &MemoryStore, node: &NodeId) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_refuses_what_it_runs_already_and_gives_back_what_comes_too_late() {
+async fn a_worker_refuses_a_running_operation_and_fails_after_the_close() {
     let store = MemoryStore::new();
     let service = RunService::new(
         store.clone(),
@@ -684,7 +686,7 @@ async fn a_drain_waits_interrupts_and_reports() {
     let slow = setup
         .accept(async |request| {
             tokio::time::sleep(Duration::from_secs(5)).await;
-            done(request).await
+            respond(request).await
         })
         .await;
     let hanging = setup.accept(hang).await;
@@ -693,16 +695,16 @@ async fn a_drain_waits_interrupts_and_reports() {
     setup.drain.close();
     let request = Request::post("/").body(BufferedBody::default()).unwrap();
     let refused = layer
-        .layer(service_fn(done))
+        .layer(service_fn(respond))
         .oneshot(request)
         .await
         .unwrap();
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(refused.headers().contains_key("retry-after"));
 
-    let begun = Instant::now();
+    let start = Instant::now();
     let report = setup.drain.drain(Duration::from_secs(10)).await;
-    assert_eq!(begun.elapsed().as_secs(), 10);
+    assert_eq!(start.elapsed().as_secs(), 10);
     assert_eq!(
         (
             report.finished,
@@ -720,7 +722,7 @@ async fn a_drain_waits_interrupts_and_reports() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_of_what_is_idle_is_over_at_once_and_leaves_no_task() {
+async fn a_drain_of_an_idle_node_ends_at_once_and_leaves_no_task() {
     let tasks = || {
         tokio::runtime::Handle::current()
             .metrics()
@@ -728,11 +730,11 @@ async fn a_drain_of_what_is_idle_is_over_at_once_and_leaves_no_task() {
     };
     let before = tasks();
     let setup = Setup::new(MemoryStore::new());
-    let id = setup.accept(done).await;
-    setup.ended(&id).await;
-    let begun = Instant::now();
+    let id = setup.accept(respond).await;
+    setup.wait_for_end(&id).await;
+    let start = Instant::now();
     assert!(setup.drain.drain(Duration::from_secs(60)).await.is_clean());
-    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(start.elapsed(), Duration::ZERO);
     while tasks() > before {
         tokio::task::yield_now().await;
     }
@@ -740,7 +742,7 @@ async fn a_drain_of_what_is_idle_is_over_at_once_and_leaves_no_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_store_that_stays_down_never_took_is_reported() {
+async fn an_outcome_that_the_store_never_accepts_is_reported_by_the_drain() {
     let store = Hooked::new(MemoryStore::new(), |call, _| {
         std::future::ready(match call {
             Call::Finish => Err(StoreError::unavailable("down")),
@@ -748,40 +750,40 @@ async fn what_a_store_that_stays_down_never_took_is_reported() {
         })
     });
     let setup = Setup::new(store);
-    let id = setup.accept(done).await;
+    let id = setup.accept(respond).await;
     let report = setup.drain.drain(Duration::from_secs(10)).await;
     assert_eq!((report.unrecorded, report.interrupted.len()), (vec![id], 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_whose_lease_is_somebody_else_s_is_stopped_and_writes_nothing() {
+async fn a_run_whose_lease_was_reclaimed_stops_and_writes_nothing() {
     let setup = Setup::new(MemoryStore::new());
     let id = setup.accept(hang).await;
     setup
-        .once(&id, |operation| operation.state() == State::Running)
+        .wait_for(&id, |operation| operation.state() == State::Running)
         .await;
     let record = setup.store.get(&id).await.unwrap().unwrap();
-    let held = tower_operations::store::LeaseHandle {
+    let handle = tower_operations::store::LeaseHandle {
         id: id.clone(),
         token: record.token(),
     };
-    setup.store.release(&[held]).await.unwrap();
+    setup.store.release(&[handle]).await.unwrap();
     let term = LeaseConfig::new(NodeId::named("another"), Duration::from_secs(3600));
-    let taken = setup.store.reclaim(&term, 10).await.unwrap();
-    assert_eq!(taken.len(), 1);
-    assert!(taken[0].record.token() > record.token());
+    let reclaimed = setup.store.reclaim(&term, 10).await.unwrap();
+    assert_eq!(reclaimed.len(), 1);
+    assert!(reclaimed[0].record.token() > record.token());
     assert!(setup.drain.drain(Duration::from_secs(60)).await.is_clean());
     let record = setup.store.get(&id).await.unwrap().unwrap();
-    assert_eq!(record.version(), taken[0].record.version());
+    assert_eq!(record.version(), reclaimed[0].record.version());
 }
 
 #[tokio::test(start_paused = true)]
-async fn leases_are_renewed_for_as_long_as_the_run_goes_on() {
+async fn leases_are_renewed_throughout_a_run() {
     let setup = Setup::new(MemoryStore::new());
     let id = setup
         .accept(async |request| {
             tokio::time::sleep(Duration::from_secs(600)).await;
-            done(request).await
+            respond(request).await
         })
         .await;
     let term = LeaseConfig::new(NodeId::named("another"), Duration::from_secs(30));
@@ -789,5 +791,5 @@ async fn leases_are_renewed_for_as_long_as_the_run_goes_on() {
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert!(setup.store.reclaim(&term, 10).await.unwrap().is_empty());
     }
-    assert_eq!(setup.ended(&id).await.state(), State::Succeeded);
+    assert_eq!(setup.wait_for_end(&id).await.state(), State::Succeeded);
 }

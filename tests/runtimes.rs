@@ -1,5 +1,5 @@
-//! A layer that is used by several runtimes, one of which goes: what it had begun for all
-//! is begun again on another. With a real clock, since each runtime has one of its own.
+//! A layer used by several runtimes, one of which is dropped: the background tasks of
+//! the layer restart on another one. The clock is real, as each runtime has its own.
 
 use test_support::hooked;
 
@@ -38,18 +38,18 @@ fn term(node: &'static str) -> LeaseConfig {
     LeaseConfig::new(NodeId::named(node), TERM)
 }
 
-/// Accepts a request whose handler hangs, after it has reported once if it is told to.
+/// Accepts a request whose handler hangs. With `reports` the handler reports once before.
 async fn accept<R>(layer: &AsyncAcceptLayer<R>, reports: bool) -> OperationId
 where
     R: Lease<Output = RecordedResponse>,
 {
-    let hangs = move |operation: OperationHandle| async move {
+    let hang = move |operation: OperationHandle| async move {
         if reports {
             operation.progress(Progress::from_percent(1.0));
         }
         pending::<()>().await;
     };
-    accept_for(layer, hangs).await
+    accept_for(layer, hang).await
 }
 
 /// Accepts a request for this handler.
@@ -63,9 +63,9 @@ where
 {
     let service = layer.layer(service_fn(
         move |request: Request<RequestBody<BufferedBody>>| {
-            let done = handler(OperationHandle::from_extensions(request.extensions()));
+            let run = handler(OperationHandle::from_extensions(request.extensions()));
             async move {
-                done.await;
+                run.await;
                 Ok::<_, Infallible>(Response::new(BufferedBody::default()))
             }
         },
@@ -77,8 +77,8 @@ where
     location.rsplit('/').next().unwrap().parse().unwrap()
 }
 
-/// Waits until the operation is run, and with it the heartbeat.
-async fn until_running(store: &MemoryStore, id: &OperationId) {
+/// Waits until the operation runs, and with it the heartbeat.
+async fn wait_until_running(store: &MemoryStore, id: &OperationId) {
     loop {
         let record = store.get(id).await.unwrap().unwrap();
         if record.operation().state() == State::Running {
@@ -88,18 +88,18 @@ async fn until_running(store: &MemoryStore, id: &OperationId) {
     }
 }
 
-/// Insists on nobody being able to take anything over for five terms.
-async fn is_renewed(store: &MemoryStore) {
-    is_renewed_for(store, 5 * TERM).await;
+/// Asserts that nothing can be reclaimed for five terms.
+async fn assert_renewed(store: &MemoryStore) {
+    assert_renewed_for(store, 5 * TERM).await;
 }
 
-/// The same for so long.
-async fn is_renewed_for(store: &MemoryStore, time: Duration) {
-    let begun = Instant::now();
-    while begun.elapsed() < time {
+/// Asserts that nothing can be reclaimed for `time`.
+async fn assert_renewed_for(store: &MemoryStore, time: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < time {
         sleep(TERM / 8).await;
-        let taken = store.reclaim(&term("another"), 10).await.unwrap();
-        assert!(taken.is_empty(), "after {:?}", begun.elapsed());
+        let reclaimed = store.reclaim(&term("another"), 10).await.unwrap();
+        assert!(reclaimed.is_empty(), "after {:?}", start.elapsed());
     }
 }
 
@@ -110,8 +110,8 @@ async fn cancel(store: &MemoryStore, id: &OperationId) {
     canceled.await.unwrap();
 }
 
-/// In a thread of its own, as one runtime cannot be dropped within another.
-fn elsewhere<T: Send + 'static>(
+/// Runs `work` in a thread of its own, as one runtime cannot be dropped within another.
+fn spawn_thread<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> thread::JoinHandle<T> {
     thread::spawn(move || {
@@ -123,83 +123,83 @@ fn elsewhere<T: Send + 'static>(
 }
 
 #[test]
-fn leases_are_renewed_by_whichever_runtime_is_left() {
+fn leases_are_renewed_by_the_remaining_runtime() {
     for reports in [false, true] {
         let store = MemoryStore::new();
         let layer = Operations::new(store.clone()).lease(term("here")).layer();
         let first = runtime();
-        // The heartbeat begins here.
-        let gone = first.block_on(async {
-            let gone = accept(&layer, false).await;
-            until_running(&store, &gone).await;
-            gone
+        // The heartbeat starts on this runtime.
+        let first_id = first.block_on(async {
+            let first_id = accept(&layer, false).await;
+            wait_until_running(&store, &first_id).await;
+            first_id
         });
-        let left = elsewhere(async move {
+        let second = spawn_thread(async move {
             let id = accept(&layer, reports).await;
-            // Then its runtime goes, and with it what it ran.
-            elsewhere_drop(first).await;
-            let held = store.get(&gone).await.unwrap().unwrap();
+            // The first runtime is dropped, and with it what it ran.
+            drop_runtime(first).await;
+            let record = store.get(&first_id).await.unwrap().unwrap();
             store
                 .release(&[tower_operations::store::LeaseHandle {
-                    id: gone.clone(),
-                    token: held.token(),
+                    id: first_id.clone(),
+                    token: record.token(),
                 }])
                 .await
                 .unwrap();
-            let taken = store.reclaim(&term("another"), 10).await.unwrap();
-            assert_eq!(taken.len(), 1);
-            let keeping = tokio::spawn({
+            let reclaimed = store.reclaim(&term("another"), 10).await.unwrap();
+            assert_eq!(reclaimed.len(), 1);
+            let renewal_task = tokio::spawn({
                 let store = store.clone();
-                let held = tower_operations::store::LeaseHandle {
-                    id: gone,
-                    token: taken[0].record.token(),
+                let handle = tower_operations::store::LeaseHandle {
+                    id: first_id,
+                    token: reclaimed[0].record.token(),
                 };
                 async move {
                     loop {
                         let another = term("another");
                         store
-                            .renew(&another, std::slice::from_ref(&held))
+                            .renew(&another, std::slice::from_ref(&handle))
                             .await
                             .unwrap();
                         sleep(TERM / 8).await;
                     }
                 }
             });
-            is_renewed(&store).await;
-            keeping.abort();
+            assert_renewed(&store).await;
+            renewal_task.abort();
             let record = store.get(&id).await.unwrap().unwrap();
             assert_eq!(record.operation().state(), State::Running);
-            // Nor is there anything in the way of a later one.
+            // A later operation is accepted too.
             accept(&layer, reports).await;
             store
         });
-        left.join().unwrap();
+        second.join().unwrap();
     }
 }
 
-async fn elsewhere_drop(runtime: Runtime) {
+async fn drop_runtime(runtime: Runtime) {
     tokio::task::spawn_blocking(move || drop(runtime))
         .await
         .unwrap();
 }
 
 #[test]
-fn the_next_of_several_runtimes_renews_its_leases_after_each_of_them_has_gone() {
+fn leases_are_renewed_by_each_of_several_runtimes_in_turn() {
     let store = MemoryStore::new();
     let layer = Operations::new(store.clone()).lease(term("here")).layer();
     for _ in 0..2 {
         let (layer, store) = (layer.clone(), store.clone());
-        elsewhere(async move {
+        spawn_thread(async move {
             let id = accept(&layer, false).await;
-            let begun = Instant::now();
-            while begun.elapsed() < 4 * TERM {
+            let start = Instant::now();
+            while start.elapsed() < 4 * TERM {
                 sleep(TERM / 8).await;
                 let record = store.get(&id).await.unwrap().unwrap();
-                let taken = store.reclaim(&term("another"), 10).await.unwrap();
-                let is_taken = taken
+                let reclaimed = store.reclaim(&term("another"), 10).await.unwrap();
+                let is_reclaimed = reclaimed
                     .iter()
-                    .any(|taken| taken.record.operation().id() == record.operation().id());
-                assert!(!is_taken, "after {:?}", begun.elapsed());
+                    .any(|reclaimed| reclaimed.record.operation().id() == record.operation().id());
+                assert!(!is_reclaimed, "after {:?}", start.elapsed());
             }
         })
         .join()
@@ -207,27 +207,27 @@ fn the_next_of_several_runtimes_renews_its_leases_after_each_of_them_has_gone() 
     }
 }
 
-/// What a run waits for while the heartbeat of its node goes.
+/// The thing a run waits for while the runtime of the heartbeat is dropped.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Awaits {
-    /// Its outcome to be recorded.
+enum WaitsFor {
+    /// The write of its outcome.
     Recording,
-    /// A report to be written.
+    /// The write of a report.
     Reporting,
-    /// Its handler, which was told of the end of a drain.
-    TidyingUp,
+    /// Its handler, after the cancellation by a drain.
+    Cleanup,
 }
 
 #[test]
-fn leases_are_renewed_whatever_a_run_waits_for_when_the_runtime_of_the_heartbeat_goes() {
-    for awaits in [Awaits::Recording, Awaits::Reporting, Awaits::TidyingUp] {
+fn leases_of_waiting_runs_outlive_the_runtime_of_the_heartbeat() {
+    for waits_for in [WaitsFor::Recording, WaitsFor::Reporting, WaitsFor::Cleanup] {
         let memory = MemoryStore::new();
         let store = Hooked::new(memory.clone(), move |call, when| async move {
-            match (awaits, call, when) {
-                (Awaits::Recording, Call::Finish, When::Before) => {
+            match (waits_for, call, when) {
+                (WaitsFor::Recording, Call::Finish, When::Before) => {
                     Err(StoreError::unavailable("it is away"))
                 }
-                (Awaits::Reporting, Call::Report, When::Before) => pending().await,
+                (WaitsFor::Reporting, Call::Report, When::Before) => pending().await,
                 _ => Ok(()),
             }
         });
@@ -236,36 +236,36 @@ fn leases_are_renewed_whatever_a_run_waits_for_when_the_runtime_of_the_heartbeat
         let drain = operations.drain_handle();
         let layer = operations.layer().cancel_grace(long);
         let first = runtime();
-        // The heartbeat begins here.
-        let gone = first.block_on(accept(&layer, false));
-        let left = elsewhere(async move {
-            let id = match awaits {
-                Awaits::Recording => accept_for(&layer, async |_| {}).await,
-                Awaits::Reporting => accept(&layer, true).await,
-                Awaits::TidyingUp => accept(&layer, false).await,
+        // The heartbeat starts on this runtime.
+        let first_id = first.block_on(accept(&layer, false));
+        let second = spawn_thread(async move {
+            let id = match waits_for {
+                WaitsFor::Recording => accept_for(&layer, async |_| {}).await,
+                WaitsFor::Reporting => accept(&layer, true).await,
+                WaitsFor::Cleanup => accept(&layer, false).await,
             };
-            if awaits == Awaits::TidyingUp {
+            if waits_for == WaitsFor::Cleanup {
                 tokio::spawn(async move { drain.drain(long).await });
             }
             sleep(TERM / 8).await;
-            elsewhere_drop(first).await;
-            cancel(&memory, &gone).await;
-            is_renewed(&memory).await;
+            drop_runtime(first).await;
+            cancel(&memory, &first_id).await;
+            assert_renewed(&memory).await;
             let record = memory.get(&id).await.unwrap().unwrap();
-            assert_eq!(record.operation().state(), State::Running, "{awaits:?}");
+            assert_eq!(record.operation().state(), State::Running, "{waits_for:?}");
         });
-        left.join().unwrap();
+        second.join().unwrap();
     }
 }
 
 #[test]
-fn a_lease_that_is_being_released_is_renewed_when_the_runtime_of_the_heartbeat_goes() {
+fn a_lease_being_released_outlives_the_runtime_of_the_heartbeat() {
     let memory = MemoryStore::new();
-    let (releasing, released) = mpsc::channel();
+    let (release_sender, release_receiver) = mpsc::channel();
     let store = Hooked::new(memory.clone(), move |call, when| {
         let is_away = (call, when) == (Call::Release, When::Before);
         if is_away {
-            releasing.send(()).unwrap();
+            release_sender.send(()).unwrap();
         }
         async move {
             match is_away {
@@ -282,38 +282,38 @@ fn a_lease_that_is_being_released_is_renewed_when_the_runtime_of_the_heartbeat_g
     });
     let _recovery = operations.recovery().rerun_with(app, 3);
     let first = runtime();
-    // The heartbeat begins here.
-    let gone = first.block_on(accept(&layer, false));
-    let left = elsewhere(async move {
+    // The heartbeat starts on this runtime.
+    let first_id = first.block_on(accept(&layer, false));
+    let second = spawn_thread(async move {
         let id = accept(&layer, false).await;
-        until_running(&memory, &id).await;
+        wait_until_running(&memory, &id).await;
         tokio::spawn(async move { drain.drain(Duration::ZERO).await });
-        while released.try_recv().is_err() {
+        while release_receiver.try_recv().is_err() {
             tokio::task::yield_now().await;
         }
-        elsewhere_drop(first).await;
-        cancel(&memory, &gone).await;
-        // It is tried for a second.
-        is_renewed_for(&memory, 2 * TERM).await;
+        drop_runtime(first).await;
+        cancel(&memory, &first_id).await;
+        // The release is tried for a second.
+        assert_renewed_for(&memory, 2 * TERM).await;
         let record = memory.get(&id).await.unwrap().unwrap();
         assert_eq!(record.operation().state(), State::Running);
     });
-    left.join().unwrap();
+    second.join().unwrap();
 }
 
 #[test]
-fn what_was_taken_over_is_renewed_while_it_is_being_ended_with_and_without_a_heartbeat_before() {
-    for is_lost in [true, false] {
+fn a_reclaimed_operation_is_renewed_while_it_is_ended() {
+    for has_heartbeat in [true, false] {
         let memory = MemoryStore::new();
-        let (ending, ended) = mpsc::channel();
+        let (end_sender, end_receiver) = mpsc::channel();
         let looks = Arc::new(AtomicUsize::new(0));
         let store = Hooked::new(memory.clone(), move |call, when| {
             let is_away = match (call, when) {
                 (Call::Finish, When::Before) => {
-                    ending.send(()).unwrap();
+                    end_sender.send(()).unwrap();
                     true
                 }
-                // Only the first look finds the store: a later one would renew as well.
+                // Only the first look reaches the store, because a later one would renew as well.
                 (Call::Get, When::Before) => looks.fetch_add(1, SeqCst) > 0,
                 _ => false,
             };
@@ -327,41 +327,41 @@ fn what_was_taken_over_is_renewed_while_it_is_being_ended_with_and_without_a_hea
         let operations = Operations::new(store).lease(term("here"));
         let layer = operations.layer();
         let first = runtime();
-        // The heartbeat begins here, if there is one.
-        let gone = is_lost.then(|| first.block_on(accept(&layer, false)));
-        let left = elsewhere(async move {
+        // The heartbeat starts on this runtime, if there is one.
+        let first_id = has_heartbeat.then(|| first.block_on(accept(&layer, false)));
+        let second = spawn_thread(async move {
             let new = NewOperation::new(OperationId::new()).with_lease(term("dead"));
-            let held = LeaseHandle {
+            let handle = LeaseHandle {
                 id: new.id.clone(),
                 token: new.token,
             };
             memory.create(new).await.unwrap();
-            memory.release(&[held]).await.unwrap();
+            memory.release(&[handle]).await.unwrap();
             tokio::spawn(operations.recovery().run());
-            while ended.try_recv().is_err() {
+            while end_receiver.try_recv().is_err() {
                 tokio::task::yield_now().await;
             }
-            elsewhere_drop(first).await;
-            if let Some(gone) = gone {
-                cancel(&memory, &gone).await;
+            drop_runtime(first).await;
+            if let Some(first_id) = first_id {
+                cancel(&memory, &first_id).await;
             }
-            // It is tried for a term, and renewed until then.
-            is_renewed_for(&memory, TERM + TERM / 3).await;
+            // The end is tried for a term, and the lease is renewed until then.
+            assert_renewed_for(&memory, TERM + TERM / 3).await;
         });
-        left.join().unwrap();
+        second.join().unwrap();
     }
 }
 
 #[test]
-fn a_runtime_that_is_dropped_with_live_operations_comes_to_an_end() {
+fn a_runtime_dropped_with_live_operations_shuts_down() {
     for is_recorded in [false, true] {
-        let (blocks, blocked) = mpsc::channel();
+        let (block_sender, block_receiver) = mpsc::channel();
         let block = move || {
-            blocks.send(()).unwrap();
-            // Meanwhile the heartbeat goes.
+            block_sender.send(()).unwrap();
+            // The runtime of the heartbeat is dropped meanwhile.
             thread::sleep(Duration::from_millis(300));
         };
-        let in_handler = block.clone();
+        let handler_block = block.clone();
         let store = Hooked::new(MemoryStore::new(), move |call, when| {
             let block = block.clone();
             async move {
@@ -379,9 +379,9 @@ fn a_runtime_that_is_dropped_with_live_operations_comes_to_an_end() {
             .build()
             .unwrap();
         runtime.block_on(accept_for(&layer, move |_| {
-            let block = in_handler.clone();
+            let block = handler_block.clone();
             async move {
-                // Until it beats.
+                // The heartbeat starts meanwhile.
                 sleep(TERM / 8).await;
                 if !is_recorded {
                     block();
@@ -389,14 +389,14 @@ fn a_runtime_that_is_dropped_with_live_operations_comes_to_an_end() {
                 }
             }
         }));
-        let patience = Duration::from_secs(20);
-        blocked.recv_timeout(patience).unwrap();
-        let (gone, has_gone) = mpsc::channel();
+        let limit = Duration::from_secs(20);
+        block_receiver.recv_timeout(limit).unwrap();
+        let (drop_sender, drop_receiver) = mpsc::channel();
         thread::spawn(move || {
             drop(runtime);
-            gone.send(()).unwrap();
+            drop_sender.send(()).unwrap();
         });
-        let went = has_gone.recv_timeout(patience);
-        assert!(went.is_ok(), "it hangs; recorded: {is_recorded}");
+        let outcome = drop_receiver.recv_timeout(limit);
+        assert!(outcome.is_ok(), "the drop hangs; recorded: {is_recorded}");
     }
 }

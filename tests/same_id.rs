@@ -1,5 +1,5 @@
-//! An id that comes again while the handler of the operation that had it before is
-//! still in its grace: the new operation is run all the same.
+//! An id that is reused while the handler of its earlier operation is in its grace: the
+//! new operation runs nevertheless.
 
 use std::{
     convert::Infallible,
@@ -23,20 +23,20 @@ use tower_operations::{
     },
 };
 
-/// Longer than anything else here takes.
+/// Longer than anything else in these tests.
 const GRACE: Duration = Duration::from_secs(600);
 
 const ID: &str = "invoice-2026-11";
 
-/// Says when a call has begun, and of which body. Calls whose body is `hang` do, whatever
-/// becomes of their operation.
+/// Reports the body of each call when the call begins. A call whose body is `hang` never
+/// ends, whatever happens to its operation.
 #[derive(Clone)]
 struct Calls(mpsc::UnboundedSender<String>);
 
 impl Calls {
     fn new() -> (Self, mpsc::UnboundedReceiver<String>) {
-        let (begun, calls) = mpsc::unbounded_channel();
-        (Self(begun), calls)
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), receiver)
     }
 
     async fn call<B>(self, request: Request<B>) -> Result<Response<BufferedBody>, Infallible>
@@ -56,10 +56,10 @@ impl Calls {
     }
 }
 
-/// The body of the next call, which begins soon.
-async fn next(begun: &mut mpsc::UnboundedReceiver<String>) -> String {
-    let next = tokio::time::timeout(GRACE / 2, begun.recv()).await;
-    next.expect("nobody is called").unwrap()
+/// Returns the body of the next call, which begins soon.
+async fn next(bodies: &mut mpsc::UnboundedReceiver<String>) -> String {
+    let next = tokio::time::timeout(GRACE / 2, bodies.recv()).await;
+    next.expect("no call begins").unwrap()
 }
 
 async fn post<R: Lease<Output = RecordedResponse>>(
@@ -86,28 +86,32 @@ fn id() -> OperationId {
     ID.parse().unwrap()
 }
 
-/// Cancels the operation and forgets it, as a client does.
-async fn cancel_and_forget<S: Repository>(store: &S, id: &OperationId) {
+/// Cancels the operation and deletes it, as a client does.
+async fn cancel_and_delete<S: Repository>(store: &S, id: &OperationId) {
     let record = store.get(id).await.unwrap().unwrap();
     let version = record.version().unwrap();
     let write = store.force_finish(id, version, Outcome::Canceled).await;
     let Ok(Written::Done(record)) = write else {
         panic!("{:?}", write.map(|_| "lost"));
     };
-    let forgotten = store.delete(id, record.version().unwrap()).await;
-    assert!(matches!(forgotten, Ok(Written::Done(_))));
+    let deleted = store.delete(id, record.version().unwrap()).await;
+    assert!(matches!(deleted, Ok(Written::Done(_))));
 }
 
-async fn ended<S: Repository + Watch>(store: &S, id: &OperationId) -> Operation<S::Output>
+async fn wait_for_end<S: Repository + Watch>(store: &S, id: &OperationId) -> Operation<S::Output>
 where
     S::Output: Clone,
 {
-    let mut record = store.get(id).await.unwrap().expect("it is there");
+    let mut record = store.get(id).await.unwrap().expect("the operation exists");
     while !record.operation().state().is_terminal() {
         let version = record.version().unwrap();
         let changed = store.changed(id, version, Duration::from_secs(60)).await;
-        record = changed.unwrap().expect("it is there");
-        assert_ne!(record.version(), Some(version), "nobody does its work");
+        record = changed.unwrap().expect("the operation exists");
+        assert_ne!(
+            record.version(),
+            Some(version),
+            "the operation does not run"
+        );
     }
     record.operation().clone()
 }
@@ -124,7 +128,7 @@ fn modes<R: Lease<Output = RecordedResponse>>(
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_every_mode_a_chosen_id_is_run_again_while_the_one_before_is_in_its_grace() {
+async fn a_reused_id_runs_in_every_mode_during_the_grace() {
     for mode in 0..4 {
         let store = MemoryStore::new();
         let rules = || Idempotency::optional().client_ids();
@@ -132,21 +136,21 @@ async fn in_every_mode_a_chosen_id_is_run_again_while_the_one_before_is_in_its_g
             .cancel_grace(GRACE)
             .idempotency(rules());
         let (name, layer) = modes(&layer).swap_remove(mode);
-        let (calls, mut begun) = Calls::new();
+        let (calls, mut bodies) = Calls::new();
         post(&layer, &calls, "\"the first of two keys\"", "hang").await;
-        assert_eq!(next(&mut begun).await, "hang");
-        cancel_and_forget(&store, &id()).await;
+        assert_eq!(next(&mut bodies).await, "hang");
+        cancel_and_delete(&store, &id()).await;
 
         post(&layer, &calls, "\"the second of two keys\"", "go").await;
-        let operation = ended(&store, &id()).await;
+        let operation = wait_for_end(&store, &id()).await;
         assert_eq!(operation.state(), State::Succeeded, "{name}");
-        assert_eq!(next(&mut begun).await, "go", "{name}");
+        assert_eq!(next(&mut bodies).await, "go", "{name}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_holds_for_a_store_of_one_node_and_over_the_wire_of_dialects_that_forget() {
-    async fn forgotten(dialect: impl Dialect, lines: [(&str, String); 2]) {
+async fn a_reused_id_runs_on_a_single_node_store_in_dialects_that_delete() {
+    async fn assert_second_run(dialect: impl Dialect, lines: [(&str, String); 2]) {
         let store = SingleNode::new(MemoryStore::new());
         let layer = AsyncAcceptLayer::new(store.clone())
             .cancel_grace(GRACE)
@@ -154,9 +158,9 @@ async fn the_same_holds_for_a_store_of_one_node_and_over_the_wire_of_dialects_th
         let polls = Operations::new(store.clone())
             .dialect(dialect)
             .poll_service();
-        let (calls, mut begun) = Calls::new();
+        let (calls, mut bodies) = Calls::new();
         post(&layer, &calls, "\"the first of two keys\"", "hang").await;
-        assert_eq!(next(&mut begun).await, "hang");
+        assert_eq!(next(&mut bodies).await, "hang");
         for (method, path) in &lines {
             let request = Request::builder().method(*method).uri(path).body(());
             let response = polls.clone().oneshot(request.unwrap()).await.unwrap();
@@ -166,36 +170,36 @@ async fn the_same_holds_for_a_store_of_one_node_and_over_the_wire_of_dialects_th
             );
         }
         post(&layer, &calls, "\"the second of two keys\"", "go").await;
-        assert_eq!(ended(&store, &id()).await.state(), State::Succeeded);
-        assert_eq!(next(&mut begun).await, "go");
+        assert_eq!(wait_for_end(&store, &id()).await.state(), State::Succeeded);
+        assert_eq!(next(&mut bodies).await, "go");
     }
     let lines = |cancel: &str| {
         let at = format!("/operations/{ID}");
         [("POST", format!("{at}{cancel}")), ("DELETE", at)]
     };
-    forgotten(Google::default(), lines(":cancel")).await;
-    forgotten(DurableFunctions::default(), lines("/terminate")).await;
+    assert_second_run(Google::default(), lines(":cancel")).await;
+    assert_second_run(DurableFunctions::default(), lines("/terminate")).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_of_a_new_operation_is_claimed_and_run_while_the_one_before_is_in_its_grace() {
+async fn a_message_of_a_reused_id_runs_during_the_grace() {
     let store = MemoryStore::new();
-    let sent: Arc<Mutex<Vec<QueuedRequest>>> = Arc::default();
-    let queue = Arc::clone(&sent);
+    let messages: Arc<Mutex<Vec<QueuedRequest>>> = Arc::default();
+    let queue = Arc::clone(&messages);
     let layer = Operations::dispatching(store.clone(), move |request: QueuedRequest| {
         queue.lock().unwrap().push(request);
         async { Ok::<_, Infallible>(()) }
     })
     .layer()
     .idempotency(Idempotency::optional().client_ids());
-    let (calls, mut begun) = Calls::new();
+    let (calls, mut bodies) = Calls::new();
     let worker = {
         let calls = calls.clone();
         let app = service_fn(move |request: Request<BufferedBody>| calls.clone().call(request));
         RunService::new(store.clone(), app).cancel_grace(GRACE)
     };
     let post = async |key: &str, body: &'static str| {
-        let nobody = service_fn(async |_: Request<RequestBody<BufferedBody>>| {
+        let unused_service = service_fn(async |_: Request<RequestBody<BufferedBody>>| {
             Ok::<_, Infallible>(Response::new(BufferedBody::default()))
         });
         let request = Request::post("/reports")
@@ -203,28 +207,32 @@ async fn a_message_of_a_new_operation_is_claimed_and_run_while_the_one_before_is
             .header("idempotency-key", key)
             .body(BufferedBody::from(body))
             .unwrap();
-        let response = layer.layer(nobody).oneshot(request).await.unwrap();
+        let response = layer.layer(unused_service).oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::ACCEPTED);
-        sent.lock().unwrap().pop().expect("it is in the queue")
+        messages
+            .lock()
+            .unwrap()
+            .pop()
+            .expect("the message is in the queue")
     };
 
     let first = post("\"the first of two keys\"", "hang").await;
     let first = tokio::spawn(worker.clone().oneshot(first));
-    assert_eq!(next(&mut begun).await, "hang");
-    cancel_and_forget(&store, &id()).await;
+    assert_eq!(next(&mut bodies).await, "hang");
+    cancel_and_delete(&store, &id()).await;
     let second = post("\"the second of two keys\"", "go").await;
-    let ran = worker.clone().oneshot(second.clone()).await.unwrap();
-    assert_eq!(ran, RunOutcome::Recorded(State::Succeeded));
-    // The same message again is no other work.
+    let outcome = worker.clone().oneshot(second.clone()).await.unwrap();
+    assert_eq!(outcome, RunOutcome::Recorded(State::Succeeded));
+    // A repeated message is refused.
     assert_eq!(
         worker.clone().oneshot(second).await.unwrap(),
         RunOutcome::Refused
     );
-    assert!(!first.is_finished(), "it is in its grace");
+    assert!(!first.is_finished(), "the first call has ended");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_back_to_a_node_is_run_again_while_its_first_run_is_in_its_grace() {
+async fn an_operation_is_rerun_on_its_node_during_the_grace_of_its_first_run() {
     let store = MemoryStore::new();
     let term = |name: &'static str| LeaseConfig::new(NodeId::named(name), Duration::from_secs(30));
     let operations = Operations::new(store.clone())
@@ -234,8 +242,8 @@ async fn what_comes_back_to_a_node_is_run_again_while_its_first_run_is_in_its_gr
         .layer()
         .idempotency(Idempotency::optional().client_ids())
         .rerun_if(|_| true);
-    let (calls, mut begun) = Calls::new();
-    let again = {
+    let (calls, mut bodies) = Calls::new();
+    let rerun_app = {
         let (calls, app) = (calls.clone(), calls.clone());
         let _ = calls;
         service_fn(move |request: Request<BufferedBody>| {
@@ -244,31 +252,34 @@ async fn what_comes_back_to_a_node_is_run_again_while_its_first_run_is_in_its_gr
             app.clone().call(request)
         })
     };
-    let recovery: Recovery<_> = operations.recovery().rerun_with(again, 3);
+    let recovery: Recovery<_> = operations.recovery().rerun_with(rerun_app, 3);
     post(&layer, &calls, "\"the first of two keys\"", "hang").await;
-    assert_eq!(next(&mut begun).await, "hang");
-    // Another node thinks that this one is dead, takes it over, and gives it up.
-    let held = |token| {
+    assert_eq!(next(&mut bodies).await, "hang");
+    // Another node considers this one dead, reclaims the operation and releases it.
+    let handles = |token| {
         let id = id();
         [LeaseHandle { id, token }]
     };
     let token = store.get(&id()).await.unwrap().unwrap().token();
-    store.release(&held(token)).await.unwrap();
-    let taken = store.reclaim(&term("there"), 1).await.unwrap();
-    let token = taken[0].record.token();
-    store.release(&held(token)).await.unwrap();
+    store.release(&handles(token)).await.unwrap();
+    let reclaimed = store.reclaim(&term("there"), 1).await.unwrap();
+    let token = reclaimed[0].record.token();
+    store.release(&handles(token)).await.unwrap();
 
     let since = tokio::time::Instant::now();
     tokio::spawn(recovery.run());
-    assert_eq!(next(&mut begun).await, "attempt 2");
-    assert!(since.elapsed() < GRACE / 2, "it did not wait for the first");
-    assert_eq!(ended(&store, &id()).await.state(), State::Succeeded);
+    assert_eq!(next(&mut bodies).await, "attempt 2");
+    assert!(
+        since.elapsed() < GRACE / 2,
+        "the rerun waits for the first run"
+    );
+    assert_eq!(wait_for_end(&store, &id()).await.state(), State::Succeeded);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_newer_one_of_an_id_is_renewed_and_canceled_by_itself() {
+async fn the_newer_operation_of_an_id_is_renewed_and_canceled_independently() {
     let store = MemoryStore::new();
-    let (calls, mut begun) = Calls::new();
+    let (calls, mut bodies) = Calls::new();
     let app = {
         let calls = calls.clone();
         service_fn(move |request: Request<BufferedBody>| calls.clone().call(request))
@@ -286,10 +297,10 @@ async fn the_newer_one_of_an_id_is_renewed_and_canceled_by_itself() {
         ));
     };
     run().await;
-    next(&mut begun).await;
-    cancel_and_forget(&store, &id()).await;
+    next(&mut bodies).await;
+    cancel_and_delete(&store, &id()).await;
     run().await;
-    next(&mut begun).await;
+    next(&mut bodies).await;
 
     let another = LeaseConfig::new(NodeId::named("another"), Duration::from_secs(30));
     for _ in 0..12 {

@@ -1,4 +1,4 @@
-//! Each owner's share of what all have in common: nobody shuts the others out.
+//! Shares of owners in common bounds: no owner uses up what others need.
 
 use std::{
     convert::Infallible,
@@ -23,15 +23,15 @@ use tower_operations::{
     store::{NewOperation, Owner, Repository},
 };
 
-fn by_header(parts: &Parts) -> Option<Owner> {
+fn header_owner(parts: &Parts) -> Option<Owner> {
     let user = parts.headers.get("x-user")?;
     Some(Owner::new(user.to_str().unwrap()))
 }
 
 /// A request body that never ends.
-struct HalfSent;
+struct EndlessBody;
 
-impl Body for HalfSent {
+impl Body for EndlessBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -57,7 +57,7 @@ fn get(user: Option<&str>, uri: &str) -> Request<()> {
     request
 }
 
-/// What is ready after one poll.
+/// Polls once. Returns the output if it is ready.
 fn poll_once<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
     match future.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
@@ -65,7 +65,7 @@ fn poll_once<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
     }
 }
 
-/// A 503 that says so, and when to come back.
+/// Asserts a 503 with this title and with `retry-after`.
 async fn assert_refused<B>(response: Response<B>, title: &str)
 where
     B: Body<Data = Bytes>,
@@ -79,10 +79,10 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_sent_bodies_of_one_owner_keep_nobody_else_out() {
+async fn incomplete_bodies_of_one_owner_block_no_other_owner() {
     let operations = Operations::new(MemoryStore::new())
         .max_in_flight(8)
-        .owner(by_header);
+        .owner(header_owner);
     let inner = service_fn(async |_| Ok::<_, Infallible>(Response::new(BufferedBody::default())));
     for (user, other) in [
         (Some("ada"), Some("bob")),
@@ -90,18 +90,21 @@ async fn half_sent_bodies_of_one_owner_keep_nobody_else_out() {
         (Some("ada"), None),
     ] {
         let service = operations.layer().layer(inner);
-        let send = |user| service.clone().oneshot(request(user, "/", HalfSent));
+        let send = |user| service.clone().oneshot(request(user, "/", EndlessBody));
         let mut first = Box::pin(send(user));
         let mut second = Box::pin(send(user));
         assert!(poll_once(first.as_mut()).is_none() && poll_once(second.as_mut()).is_none());
         let title = "Too many operations are in flight for this owner";
         assert_refused(send(user).await.unwrap(), title).await;
-        let mut others = Box::pin(send(other));
-        assert!(poll_once(others.as_mut()).is_none(), "it is let in");
+        let mut other_request = Box::pin(send(other));
+        assert!(
+            poll_once(other_request.as_mut()).is_none(),
+            "the request is refused"
+        );
         drop(first);
         assert!(
             poll_once(pin!(send(user))).is_none(),
-            "there is a place again"
+            "no permit was released"
         );
     }
 }
@@ -115,7 +118,7 @@ async fn operations_in_flight_count_until_they_have_ended() {
     });
     let layer = Operations::new(MemoryStore::new())
         .max_in_flight_per_owner(3)
-        .owner(by_header)
+        .owner(header_owner)
         .layer()
         .running_timeout(2 * hour);
     let service = layer.layer(inner);
@@ -134,19 +137,19 @@ async fn operations_in_flight_count_until_they_have_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_owners_there_are_no_shares() {
+async fn requests_without_owners_have_no_shares() {
     let layer = Operations::new(MemoryStore::new()).max_in_flight(4).layer();
     let inner = service_fn(async |_| Ok::<_, Infallible>(Response::new(BufferedBody::default())));
     let service = layer.layer(inner);
-    let send = || Box::pin(service.clone().oneshot(request(None, "/", HalfSent)));
-    let mut all: Vec<_> = (0..4).map(|_| send()).collect();
-    for one in &mut all {
+    let send = || Box::pin(service.clone().oneshot(request(None, "/", EndlessBody)));
+    let mut futures: Vec<_> = (0..4).map(|_| send()).collect();
+    for one in &mut futures {
         assert!(poll_once(one.as_mut()).is_none());
     }
     assert_refused(send().await.unwrap(), "Too many operations are in flight").await;
 }
 
-/// A service whose handler never ends, before this store.
+/// A service with this layer whose handler never ends.
 macro_rules! endless {
     ($layer:expr) => {
         $layer.layer(service_fn(async |_| {
@@ -157,23 +160,23 @@ macro_rules! endless {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_owner_fills_the_store_for_the_others() {
+async fn one_owner_cannot_fill_the_store_for_others() {
     let title = "The store has no more room for this owner";
     for (user, other) in [
         (Some("ada"), Some("bob")),
         (None, Some("ada")),
         (Some("ada"), None),
     ] {
-        for is_keyed in [false, true] {
+        for has_key in [false, true] {
             let store = MemoryStore::new().max_operations(8);
             let layer = Operations::new(store.clone())
-                .owner(by_header)
+                .owner(header_owner)
                 .layer()
                 .idempotency(Idempotency::optional());
             let service = endless!(layer);
             let send = |user, key: usize| {
                 let mut request = request(user, "/", BufferedBody::default());
-                if is_keyed {
+                if has_key {
                     let key = format!("\"order {key}\"").parse().unwrap();
                     request.headers_mut().insert("idempotency-key", key);
                 }
@@ -186,9 +189,13 @@ async fn no_owner_fills_the_store_for_the_others() {
                 );
             }
             assert_refused(send(user, 2).await.unwrap(), title).await;
-            if is_keyed {
-                let repeated = send(user, 1).await.unwrap();
-                assert_eq!(repeated.status(), StatusCode::ACCEPTED, "it needs no room");
+            if has_key {
+                let repetition = send(user, 1).await.unwrap();
+                assert_eq!(
+                    repetition.status(),
+                    StatusCode::ACCEPTED,
+                    "a repetition needs no room"
+                );
             }
             assert_eq!(send(other, 0).await.unwrap().status(), StatusCode::ACCEPTED);
             assert_eq!(store.len(), 3);
@@ -197,14 +204,14 @@ async fn no_owner_fills_the_store_for_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_owner_takes_the_bytes_of_the_others() {
-    let kept = |bytes| {
+async fn one_owner_cannot_use_up_the_bytes_of_others() {
+    let respond = |bytes| {
         let body = BufferedBody::from("x".repeat(bytes));
         Ok::<_, Infallible>(Response::new(body))
     };
     let store = MemoryStore::new().max_bytes(400_000);
-    let layer = Operations::new(store.clone()).owner(by_header).layer();
-    let service = layer.layer(service_fn(move |_| async move { kept(60_000) }));
+    let layer = Operations::new(store.clone()).owner(header_owner).layer();
+    let service = layer.layer(service_fn(move |_| async move { respond(60_000) }));
     let send = |user| {
         let request = request(Some(user), "/", BufferedBody::default());
         service.clone().oneshot(request)
@@ -217,18 +224,18 @@ async fn no_owner_takes_the_bytes_of_the_others() {
     assert_refused(send("ada").await.unwrap(), title).await;
     assert_eq!(send("bob").await.unwrap().status(), StatusCode::ACCEPTED);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    // Its own oldest operation goes.
+    // The oldest operation of the same owner is evicted.
     assert_eq!(send("ada").await.unwrap().status(), StatusCode::ACCEPTED);
     assert_eq!(store.len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_share_of_the_store_can_be_set() {
+async fn the_share_of_the_store_is_configurable() {
     let store = MemoryStore::new()
         .max_operations(8)
         .max_operations_per_owner(3)
         .max_bytes_per_owner(usize::MAX);
-    let service = endless!(Operations::new(store).owner(by_header).layer());
+    let service = endless!(Operations::new(store).owner(header_owner).layer());
     let send = || {
         let request = request(Some("ada"), "/", BufferedBody::default());
         service.clone().oneshot(request)
@@ -241,7 +248,7 @@ async fn a_share_of_the_store_can_be_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_owners_there_are_no_shares_of_the_store() {
+async fn requests_without_owners_have_no_shares_of_the_store() {
     let store = MemoryStore::new().max_operations(4);
     let service = endless!(AsyncAcceptLayer::new(store));
     let send = || {
@@ -273,10 +280,10 @@ async fn a_full_store_is_named_in_every_mode() {
         (AsyncAcceptLayer::new(store), inner)
     };
     let title = "The store has no more room";
-    for is_keyed in [false, true] {
+    for has_key in [false, true] {
         let post = || {
             let mut request = request(None, "/", BufferedBody::default());
-            if is_keyed {
+            if has_key {
                 let key = format!("\"{}\"", OperationId::new()).parse().unwrap();
                 request.headers_mut().insert("idempotency-key", key);
             }
@@ -292,15 +299,19 @@ async fn a_full_store_is_named_in_every_mode() {
             let service = layer.layer(inner);
             let first = service.clone().oneshot(post()).await.unwrap();
             assert_eq!(first.status(), StatusCode::ACCEPTED, "{mode}");
-            let begun = tokio::time::Instant::now();
+            let start = tokio::time::Instant::now();
             assert_refused(service.clone().oneshot(post()).await.unwrap(), title).await;
-            assert_eq!(begun.elapsed(), Duration::ZERO, "{mode}: it is certain");
+            assert_eq!(
+                start.elapsed(),
+                Duration::ZERO,
+                "{mode}: the refusal is immediate"
+            );
         }
     }
 }
 
-/// An operation of this owner's, which is pending.
-async fn pending(store: &MemoryStore, owner: &str) -> OperationId {
+/// Creates a pending operation of `owner`.
+async fn create_pending(store: &MemoryStore, owner: &str) -> OperationId {
     let new = NewOperation::new(OperationId::new()).with_owner(Some(Owner::new(owner)));
     let id = new.id.clone();
     store.create(new).await.unwrap();
@@ -308,11 +319,14 @@ async fn pending(store: &MemoryStore, owner: &str) -> OperationId {
 }
 
 #[tokio::test(start_paused = true)]
-async fn event_streams_of_one_owner_keep_nobody_else_out() {
+async fn event_streams_of_one_owner_block_no_other_owner() {
     let store = MemoryStore::new();
-    let (adas, bobs) = (pending(&store, "ada").await, pending(&store, "bob").await);
+    let (adas, bobs) = (
+        create_pending(&store, "ada").await,
+        create_pending(&store, "bob").await,
+    );
     let polls = Operations::new(store)
-        .owner(by_header)
+        .owner(header_owner)
         .poll_service()
         .max_streams(8);
     let open = |user, id: &OperationId| {
@@ -342,11 +356,14 @@ async fn event_streams_of_one_owner_keep_nobody_else_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn held_polls_of_one_owner_keep_nobody_else_from_being_held() {
+async fn held_polls_of_one_owner_block_no_other_owner() {
     let store = MemoryStore::new();
-    let (adas, bobs) = (pending(&store, "ada").await, pending(&store, "bob").await);
+    let (adas, bobs) = (
+        create_pending(&store, "ada").await,
+        create_pending(&store, "bob").await,
+    );
     let polls = Operations::new(store)
-        .owner(by_header)
+        .owner(header_owner)
         .poll_service()
         .max_held(8);
     let wait = |user, id: &OperationId| {
@@ -356,14 +373,14 @@ async fn held_polls_of_one_owner_keep_nobody_else_from_being_held() {
                 .oneshot(get(Some(user), &format!("/{id}?wait=30"))),
         )
     };
-    let mut held = [wait("ada", &adas), wait("ada", &adas)];
-    for one in &mut held {
+    let mut held_polls = [wait("ada", &adas), wait("ada", &adas)];
+    for one in &mut held_polls {
         assert!(poll_once(one.as_mut()).is_none());
     }
-    let answer = poll_once(wait("ada", &adas).as_mut()).expect("it is answered at once");
+    let answer = poll_once(wait("ada", &adas).as_mut()).expect("the poll is answered at once");
     assert_eq!(answer.unwrap().status(), StatusCode::OK);
     assert!(poll_once(wait("bob", &bobs).as_mut()).is_none());
-    drop(held);
+    drop(held_polls);
     assert!(poll_once(wait("ada", &adas).as_mut()).is_none());
     let polls = polls.clone().max_held_per_owner(0);
     let mut wait = Box::pin(polls.oneshot(get(Some("bob"), &format!("/{bobs}?wait=30"))));
@@ -371,7 +388,7 @@ async fn held_polls_of_one_owner_keep_nobody_else_from_being_held() {
 }
 
 #[tokio::test]
-async fn every_dialect_says_which_bound_was_reached() {
+async fn every_dialect_names_the_bound_that_was_reached() {
     let dialects: [Box<dyn Dialect>; 9] = [
         Box::new(Plain::default()),
         Box::new(Azure::default()),

@@ -1,5 +1,5 @@
-//! Every accept mode over real sockets: keep-alive and pipelining, a thousand
-//! streams on one connection, slow bodies, clients that hang up.
+//! Every mode of acceptance over real sockets: keep-alive and pipelining, a thousand
+//! streams on one connection, slow bodies, clients that disconnect.
 
 use test_support::server;
 
@@ -51,20 +51,20 @@ use Mode::{After, Always, Preferred, Signaled};
 
 const MODES: [Mode; 4] = [Always, Preferred, After, Signaled];
 
-/// What a request is to get.
+/// The response that a request is meant to get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Get {
+enum Expected {
     /// A 202.
     Accepted,
     /// The handler's own answer.
     Answer,
-    /// The handler's own answer, had it one: it gets stuck.
+    /// The handler's own answer, which never comes because the handler hangs.
     Stuck,
 }
 
-/// What waits no longer than this is soon an operation.
+/// A limit after which a request becomes an operation soon.
 const SHORT: Duration = Duration::from_millis(10);
-/// What waits no longer than this is answered before.
+/// A limit within which every request is answered.
 const LONG: Duration = Duration::from_secs(3600);
 
 impl Mode {
@@ -78,31 +78,31 @@ impl Mode {
         }
     }
 
-    /// Method, target and fields of the request that gets `get` in this mode.
-    fn request(self, get: Get, number: usize) -> (Method, String, &'static str) {
-        let method = match (self, get) {
-            (Always, Get::Answer | Get::Stuck) => Method::OPTIONS,
+    /// Returns method, target and `prefer` of the request for `expected` in this mode.
+    fn request(self, expected: Expected, number: usize) -> (Method, String, &'static str) {
+        let method = match (self, expected) {
+            (Always, Expected::Answer | Expected::Stuck) => Method::OPTIONS,
             _ => Method::POST,
         };
-        let path = match (self, get) {
-            (After, Get::Accepted) => "/short",
+        let path = match (self, expected) {
+            (After, Expected::Accepted) => "/short",
             _ => "/long",
         };
-        let deed = match (self, get) {
-            (_, Get::Answer) => "answer",
-            (Signaled, Get::Accepted) => "accept",
+        let deed = match (self, expected) {
+            (_, Expected::Answer) => "answer",
+            (Signaled, Expected::Accepted) => "accept",
             _ => "hold",
         };
-        let prefer = match (self, get) {
-            (Preferred, Get::Accepted) => "respond-async",
+        let prefer = match (self, expected) {
+            (Preferred, Expected::Accepted) => "respond-async",
             _ => "",
         };
         (method, format!("{path}/{deed}?{number}"), prefer)
     }
 
-    /// The request, with whatever body.
-    fn with_body<B>(self, get: Get, number: usize, body: B) -> Request<B> {
-        let (method, uri, prefer) = self.request(get, number);
+    /// Returns the request with this body.
+    fn with_body<B>(self, expected: Expected, number: usize, body: B) -> Request<B> {
+        let (method, uri, prefer) = self.request(expected, number);
         let mut request = Request::builder().method(method).uri(uri);
         request = request.header("te", "trailers");
         if !prefer.is_empty() {
@@ -111,9 +111,9 @@ impl Mode {
         request.body(body).unwrap()
     }
 
-    /// The head of the request in HTTP/1.1, with `fields` in it.
-    fn head(self, get: Get, number: usize, fields: &str) -> String {
-        let (method, uri, prefer) = self.request(get, number);
+    /// Returns the head of the request in HTTP/1.1, with `fields` in it.
+    fn head(self, expected: Expected, number: usize, fields: &str) -> String {
+        let (method, uri, prefer) = self.request(expected, number);
         let prefer = match prefer {
             "" => String::new(),
             prefer => format!("prefer: {prefer}\r\n"),
@@ -124,47 +124,47 @@ impl Mode {
         )
     }
 
-    /// The whole request in HTTP/1.1; its body is its number.
-    fn whole(self, get: Get, number: usize) -> String {
+    /// Returns the whole request in HTTP/1.1, with its number as its body.
+    fn http1_request(self, expected: Expected, number: usize) -> String {
         let text = number.to_string();
         let length = text.len();
         match number.is_multiple_of(2) {
-            true => self.head(get, number, &format!("content-length: {length}\r\n")) + &text,
+            true => self.head(expected, number, &format!("content-length: {length}\r\n")) + &text,
             false => {
-                let head = self.head(get, number, "transfer-encoding: chunked\r\n");
+                let head = self.head(expected, number, "transfer-encoding: chunked\r\n");
                 format!("{head}{length:x}\r\n{text}\r\n0\r\n\r\n")
             }
         }
     }
 }
 
-/// A server of one mode, and all that could leak from it.
+/// A server of one mode, with all counters that reveal a leak.
 struct World {
     mode: Mode,
     server: Server,
     store: MemoryStore,
     drain: Drain,
     calls: Arc<Calls>,
-    /// Alive tasks before there was a server.
+    /// The number of alive tasks before the server started.
     tasks: usize,
 }
 
-/// The calls of the usual handler.
+/// Counters of the calls of the usual handler.
 struct Calls {
-    begun: AtomicUsize,
-    /// Those that no operation is or will be behind.
+    started: AtomicUsize,
+    /// Calls in progress that never become an operation.
     passing: AtomicUsize,
     finished: AtomicUsize,
     dropped: AtomicUsize,
-    /// The handler takes one to go on.
+    /// A handler consumes one permit before it finishes.
     gate: Semaphore,
 }
 
 impl Calls {
-    /// None yet, and the gate is closed.
+    /// Starts without calls, and with a closed gate.
     fn new() -> Self {
         Self {
-            begun: AtomicUsize::new(0),
+            started: AtomicUsize::new(0),
             passing: AtomicUsize::new(0),
             finished: AtomicUsize::new(0),
             dropped: AtomicUsize::new(0),
@@ -173,7 +173,7 @@ impl Calls {
     }
 }
 
-/// Counts a call, and how it ends.
+/// Counts a call and its end.
 struct Call {
     calls: Arc<Calls>,
     passes: bool,
@@ -182,7 +182,7 @@ struct Call {
 
 impl Call {
     fn begin(calls: Arc<Calls>, passes: bool) -> Self {
-        calls.begun.fetch_add(1, SeqCst);
+        calls.started.fetch_add(1, SeqCst);
         calls.passing.fetch_add(usize::from(passes), SeqCst);
         Self {
             calls,
@@ -204,14 +204,14 @@ impl Drop for Call {
     }
 }
 
-/// The usual handler: sends back what it got, as its path says: at once
-/// (`answer`), when it may (`hold`), or after it has accepted and when it may
-/// (`accept`).
+/// The usual handler. It sends back its request body as its path says: immediately
+/// (`answer`), when the gate permits (`hold`), or when the gate permits after it has
+/// accepted (`accept`).
 async fn work(request: Incoming, calls: Arc<Calls>) -> Response<AnyBody> {
     let operation = OperationHandle::from_extensions(request.extensions());
     let mut call = Call::begin(calls, operation.is_detached());
     let (parts, body) = request.into_parts();
-    // A body that breaks off is the end of the call.
+    // An incomplete body ends the call.
     let Ok(body) = body.collect().await else {
         return Response::new(empty());
     };
@@ -241,7 +241,7 @@ fn not_utf8() -> HeaderValue {
     HeaderValue::from_bytes(b"caf\xe9").unwrap()
 }
 
-/// What the usual handler answers, whichever way it comes.
+/// Asserts an answer of the usual handler, sent early or as a result.
 #[track_caller]
 fn assert_answers(answer: &Answer, number: usize) {
     let number = number.to_string();
@@ -254,7 +254,7 @@ fn assert_answers(answer: &Answer, number: usize) {
     assert_eq!(trailers["x-checksum"], *number);
 }
 
-/// The handler's answer went out as it is, not as a result.
+/// Asserts that the handler's answer was sent unchanged and not as a result.
 #[track_caller]
 fn assert_is_early(answer: &Answer) {
     for name in ["operation-result", "location", "retry-after", "link"] {
@@ -262,7 +262,7 @@ fn assert_is_early(answer: &Answer) {
     }
 }
 
-/// An operation that is there and has not ended.
+/// Asserts an operation that exists and has not ended.
 #[track_caller]
 fn assert_unfinished(answer: &Answer) {
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
@@ -272,33 +272,33 @@ fn assert_unfinished(answer: &Answer) {
 
 impl World {
     async fn new(mode: Mode) -> Self {
-        Self::configured(mode, |layer| layer).await
+        Self::with_layer(mode, |layer| layer).await
     }
 
-    async fn configured(mode: Mode, configure: impl Fn(Layer) -> Layer) -> Self {
+    async fn with_layer(mode: Mode, configure: impl Fn(Layer) -> Layer) -> Self {
         let calls = Arc::new(Calls::new());
-        let counted = Arc::clone(&calls);
-        let handler = move |request| work(request, Arc::clone(&counted));
+        let shared_calls = Arc::clone(&calls);
+        let handler = move |request| work(request, Arc::clone(&shared_calls));
         Self {
             calls,
             ..Self::with(mode, configure, handler).await
         }
     }
 
-    /// With room for so many operations.
-    async fn bounded(mode: Mode, max_in_flight: usize) -> Self {
+    /// With a bound of `max_in_flight` operations.
+    async fn with_max_in_flight(mode: Mode, max_in_flight: usize) -> Self {
         let calls = Arc::new(Calls::new());
-        let counted = Arc::clone(&calls);
-        let handler = move |request| work(request, Arc::clone(&counted));
+        let shared_calls = Arc::clone(&calls);
+        let handler = move |request| work(request, Arc::clone(&shared_calls));
         let store = MemoryStore::new();
         let operations = Operations::new(store.clone()).max_in_flight(max_in_flight);
         Self {
             calls,
-            ..Self::of(store, operations, mode, |layer| layer, handler).await
+            ..Self::from_operations(store, operations, mode, |layer| layer, handler).await
         }
     }
 
-    /// With a handler of one's own.
+    /// With a custom handler.
     async fn with<F>(
         mode: Mode,
         configure: impl Fn(Layer) -> Layer,
@@ -310,11 +310,11 @@ impl World {
         {
             let store = MemoryStore::new();
             let operations = Operations::new(store.clone());
-            Self::of(store, operations, mode, configure, handler).await
+            Self::from_operations(store, operations, mode, configure, handler).await
         }
     }
 
-    async fn of<F>(
+    async fn from_operations<F>(
         store: MemoryStore,
         operations: Operations<MemoryStore>,
         mode: Mode,
@@ -333,8 +333,8 @@ impl World {
         });
         let route = |limit| {
             let layer = mode.apply(layer.clone(), limit);
-            let layered = tower::ServiceBuilder::new().layer(layer);
-            any_service(layered.service(handler.clone()))
+            let builder = tower::ServiceBuilder::new().layer(layer);
+            any_service(builder.service(handler.clone()))
         };
         let app = Router::new()
             .route("/short/{deed}", route(SHORT))
@@ -357,22 +357,22 @@ impl World {
         }
     }
 
-    fn begun(&self) -> usize {
-        self.calls.begun.load(SeqCst)
+    fn started(&self) -> usize {
+        self.calls.started.load(SeqCst)
     }
 
     fn dropped(&self) -> usize {
         self.calls.dropped.load(SeqCst)
     }
 
-    fn open_the_gate(&self) {
+    fn open_gate(&self) {
         self.calls.gate.add_permits(Semaphore::MAX_PERMITS / 2);
     }
 
-    async fn is_idle(&self) {
+    async fn wait_until_idle(&self) {
         let mode = self.mode;
-        let what = format!("nothing is in flight, {mode:?}");
-        until(&what, || self.drain.in_flight() == 0).await;
+        let case = format!("nothing is in flight, {mode:?}");
+        until(&case, || self.drain.in_flight() == 0).await;
     }
 
     async fn operations(&self) -> Vec<Arc<Record<RecordedResponse>>> {
@@ -380,10 +380,10 @@ impl World {
         self.store.list(&query).await.unwrap().records
     }
 
-    /// Every 202 comes to its end, with the answer to its own request.
+    /// Asserts that every 202 ends with the answer to its own request.
     async fn assert_results(&self, client: &mut Client, accepted: &[(usize, String)]) {
-        self.open_the_gate();
-        self.is_idle().await;
+        self.open_gate();
+        self.wait_until_idle().await;
         for (number, location) in accepted {
             let operation = client.get(location).await;
             assert_eq!(operation.member("state"), "succeeded", "{operation:?}");
@@ -394,15 +394,15 @@ impl World {
         }
     }
 
-    /// Nothing is left behind. All clients have to be gone.
+    /// Asserts that nothing is left behind. All clients must be dropped before.
     async fn assert_nothing_left(self) {
-        self.is_idle().await;
+        self.wait_until_idle().await;
         let report = soon(self.drain.drain(Duration::from_secs(10))).await;
         assert!(report.is_clean(), "{report:?}");
         assert_eq!(self.store.waiters(), 0, "{:?}", self.mode);
         self.server.stop().await;
-        let what = format!("no task is left, {:?}", self.mode);
-        until(&what, || alive_tasks() == self.tasks).await;
+        let case = format!("no task is left, {:?}", self.mode);
+        until(&case, || alive_tasks() == self.tasks).await;
     }
 }
 
@@ -417,19 +417,23 @@ const VERSIONS: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
 // ---- many requests on one connection ---------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kept_alive_connection_serves_one_request_after_the_other() {
+async fn a_keep_alive_connection_serves_requests_in_sequence() {
     for mode in MODES {
         let world = World::new(mode).await;
         let mut raw = world.server.raw().await;
         let mut accepted = Vec::new();
         for number in 0..30 {
             if number % 3 == 0 {
-                raw.send(mode.whole(Get::Answer, number)).await.unwrap();
+                raw.send(mode.http1_request(Expected::Answer, number))
+                    .await
+                    .unwrap();
                 let answer = raw.answer().await;
                 assert_answers(&answer, number);
                 assert_is_early(&answer);
             } else {
-                raw.send(mode.whole(Get::Accepted, number)).await.unwrap();
+                raw.send(mode.http1_request(Expected::Accepted, number))
+                    .await
+                    .unwrap();
                 let location = raw.answer().await.accepted();
                 assert_unfinished(&raw.ask(&format!("GET {location}")).await);
                 accepted.push((number, location));
@@ -446,20 +450,20 @@ async fn a_kept_alive_connection_serves_one_request_after_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pipelined_requests_are_answered_in_their_order() {
+async fn pipelined_requests_are_answered_in_order() {
     const REQUESTS: usize = 60;
     for mode in MODES {
         let world = World::new(mode).await;
-        let mut all = String::new();
+        let mut requests = String::new();
         for number in 0..REQUESTS {
-            all += &match number % 4 {
-                0 => mode.whole(Get::Answer, number),
+            requests += &match number % 4 {
+                0 => mode.http1_request(Expected::Answer, number),
                 3 => format!("GET /operations/none-{number} HTTP/1.1\r\nhost: localhost\r\n\r\n"),
-                _ => mode.whole(Get::Accepted, number),
+                _ => mode.http1_request(Expected::Accepted, number),
             };
         }
         let mut raw = world.server.raw().await;
-        raw.send(all).await.unwrap();
+        raw.send(requests).await.unwrap();
         let mut accepted = Vec::new();
         for number in 0..REQUESTS {
             let answer = raw.answer().await;
@@ -473,7 +477,7 @@ async fn pipelined_requests_are_answered_in_their_order() {
                 _ => accepted.push((number, answer.accepted())),
             }
         }
-        // And what was accepted is read the same way.
+        // Polls of the accepted operations are pipelined too.
         let polls = accepted
             .iter()
             .map(|(_, location)| format!("GET {location} HTTP/1.1\r\nhost: localhost\r\n\r\n"));
@@ -492,7 +496,7 @@ async fn pipelined_requests_are_answered_in_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_streams_of_one_connection_are_each_answered() {
+async fn a_thousand_streams_of_one_connection_are_all_answered() {
     const STREAMS: usize = 1000;
     for mode in MODES {
         let world = World::new(mode).await;
@@ -500,17 +504,17 @@ async fn a_thousand_streams_of_one_connection_are_each_answered() {
         let mut answers = JoinSet::new();
         let mut bodies = Vec::new();
         for number in 0..STREAMS {
-            let get = match number % 4 {
-                0 => Get::Answer,
-                _ => Get::Accepted,
+            let expected = match number % 4 {
+                0 => Expected::Answer,
+                _ => Expected::Accepted,
             };
             let (body, pieces) = piecemeal();
             bodies.push(body);
-            let request = mode.with_body(get, number, pieces);
+            let request = mode.with_body(expected, number, pieces);
             let mut stream = client.stream();
             answers.spawn(async move {
                 let answer = stream.send(request).await;
-                if get == Get::Answer {
+                if expected == Expected::Answer {
                     assert_answers(&answer, number);
                     assert_is_early(&answer);
                     return None;
@@ -520,7 +524,7 @@ async fn a_thousand_streams_of_one_connection_are_each_answered() {
                 Some((number, location))
             });
         }
-        // Their bodies have not come, so none of them has been answered.
+        // No stream is answered before its body arrives.
         let open = || world.drain.in_flight() + world.calls.passing.load(SeqCst);
         until("all streams are open", || open() == STREAMS).await;
         assert!(world.store.is_empty(), "{mode:?}");
@@ -543,16 +547,16 @@ async fn a_thousand_streams_of_one_connection_are_each_answered() {
 // ---- slow bodies -----------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_body_is_408_where_it_is_collected_and_its_handler_never_called() {
+async fn a_slow_collected_body_is_408_without_a_call_of_the_handler() {
     for mode in [Always, Preferred, After] {
-        let slow = |layer: Layer| layer.body_timeout(Duration::from_millis(50));
-        let world = World::configured(mode, slow).await;
+        let with_body_timeout = |layer: Layer| layer.body_timeout(Duration::from_millis(50));
+        let world = World::with_layer(mode, with_body_timeout).await;
         for (fields, begin) in [
             ("content-length: 10\r\n", "half "),
             ("transfer-encoding: chunked\r\n", "5\r\nhalf \r\n"),
         ] {
             let mut raw = world.server.raw().await;
-            let head = mode.head(Get::Accepted, 0, fields);
+            let head = mode.head(Expected::Accepted, 0, fields);
             raw.send(head + begin).await.unwrap();
             let answer = raw.answer().await;
             answer.problem(408, "body-timeout");
@@ -561,10 +565,12 @@ async fn a_slow_body_is_408_where_it_is_collected_and_its_handler_never_called()
         let mut client = world.server.http2().await;
         let (pieces, body) = piecemeal();
         pieces.send("half".into()).unwrap();
-        let answer = client.send(mode.with_body(Get::Accepted, 0, body)).await;
+        let answer = client
+            .send(mode.with_body(Expected::Accepted, 0, body))
+            .await;
         answer.problem(408, "body-timeout");
-        assert_eq!((world.begun(), world.store.len()), (0, 0), "{mode:?}");
-        // Only that stream.
+        assert_eq!((world.started(), world.store.len()), (0, 0), "{mode:?}");
+        // Only that stream is affected.
         let next = client.get("/operations/none").await;
         next.problem(404, "not-found");
         drop(client);
@@ -573,31 +579,34 @@ async fn a_slow_body_is_408_where_it_is_collected_and_its_handler_never_called()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_comes_in_pieces_comes_whole() {
+async fn a_body_in_pieces_arrives_whole() {
     for mode in MODES {
         for version in VERSIONS {
             let world = World::new(mode).await;
             let mut client = world.client(version).await;
             let mut accepted = Vec::new();
-            for (number, get) in [(123_456, Get::Accepted), (654_321, Get::Answer)] {
+            for (number, expected) in [(123_456, Expected::Accepted), (654_321, Expected::Answer)] {
                 let (pieces, body) = piecemeal();
-                let request = mode.with_body(get, number, body);
-                let sending = tokio::spawn(async move {
+                let request = mode.with_body(expected, number, body);
+                let client_task = tokio::spawn(async move {
                     let answer = client.send(request).await;
                     (client, answer)
                 });
                 let open = || world.drain.in_flight() + world.calls.passing.load(SeqCst);
-                until("it is there", || open() == accepted.len() + 1).await;
+                until("the request is in progress", || {
+                    open() == accepted.len() + 1
+                })
+                .await;
                 for digit in number.to_string().chars() {
-                    assert!(!sending.is_finished(), "{mode:?}");
+                    assert!(!client_task.is_finished(), "{mode:?}");
                     pieces.send(digit.to_string().into()).unwrap();
                 }
                 assert_eq!(world.store.len(), accepted.len(), "{mode:?}");
                 drop(pieces);
                 let answer;
-                (client, answer) = soon(sending).await.unwrap();
-                match get {
-                    Get::Accepted => accepted.push((number, answer.accepted())),
+                (client, answer) = soon(client_task).await.unwrap();
+                match expected {
+                    Expected::Accepted => accepted.push((number, answer.accepted())),
                     _ => assert_answers(&answer, number),
                 }
             }
@@ -608,47 +617,47 @@ async fn a_body_that_comes_in_pieces_comes_whole() {
     }
 }
 
-/// Reads piece after piece, tells of each, and accepts when one says so.
-async fn listen(request: Incoming, tell: mpsc::UnboundedSender<Bytes>) -> Response<AnyBody> {
+/// Reads a body piece by piece, reports each piece, and accepts at the piece `accept`.
+async fn listen(request: Incoming, sender: mpsc::UnboundedSender<Bytes>) -> Response<AnyBody> {
     let operation = OperationHandle::from_extensions(request.extensions());
     let mut body = request.into_body();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(piece) = frame.unwrap().into_data() else {
             continue;
         };
-        heard.extend_from_slice(&piece);
+        received.extend_from_slice(&piece);
         if piece == "accept" {
             operation.accept().await.unwrap();
         }
         if !piece.is_empty() {
-            tell.send(piece).unwrap();
+            sender.send(piece).unwrap();
         }
     }
-    Response::new(full(heard))
+    Response::new(full(received))
 }
 
-/// A server that listens, and what it hears.
-async fn listening(mode: Mode) -> (World, mpsc::UnboundedReceiver<Bytes>) {
-    let (tell, heard) = mpsc::unbounded_channel();
-    // However slow a body is.
-    let hasty = |layer: Layer| layer.body_timeout(Duration::ZERO);
-    let handler = move |request| listen(request, tell.clone());
-    (World::with(mode, hasty, handler).await, heard)
+/// A server whose handler reports each piece, and the receiver of these pieces.
+async fn listening_world(mode: Mode) -> (World, mpsc::UnboundedReceiver<Bytes>) {
+    let (sender, received) = mpsc::unbounded_channel();
+    // The body time-out does not apply to a streamed body.
+    let zero_timeout = |layer: Layer| layer.body_timeout(Duration::ZERO);
+    let handler = move |request| listen(request, sender.clone());
+    (World::with(mode, zero_timeout, handler).await, received)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signaled_body_streams_to_its_handler_before_and_after_the_202_over_http_1() {
-    let (world, mut heard) = listening(Signaled).await;
+async fn a_signaled_body_streams_before_and_after_the_202_over_http_1() {
+    let (world, mut received) = listening_world(Signaled).await;
     let mut raw = world.server.raw().await;
-    let head = Signaled.head(Get::Accepted, 0, "transfer-encoding: chunked\r\n");
+    let head = Signaled.head(Expected::Accepted, 0, "transfer-encoding: chunked\r\n");
     raw.send(head).await.unwrap();
     for piece in ["one ", "two ", "accept", " three", " four"] {
         let length = piece.len();
         raw.send(format!("{length:x}\r\n{piece}\r\n"))
             .await
             .unwrap();
-        assert_eq!(soon(heard.recv()).await.unwrap(), piece);
+        assert_eq!(soon(received.recv()).await.unwrap(), piece);
         if piece == "accept" {
             let location = raw.answer().await.accepted();
             let mut client = world.server.http1().await;
@@ -657,15 +666,15 @@ async fn a_signaled_body_streams_to_its_handler_before_and_after_the_202_over_ht
             assert!(raw.has_nothing_yet());
         }
     }
-    // The rest of the body, and the next request behind it.
+    // The rest of the body is followed by the next request.
     raw.send(format!(
         "0\r\n\r\n{}",
-        Signaled.head(Get::Answer, 0, "content-length: 4\r\n") + "next"
+        Signaled.head(Expected::Answer, 0, "content-length: 4\r\n") + "next"
     ))
     .await
     .unwrap();
     assert_eq!(raw.answer().await.text(), "next");
-    world.is_idle().await;
+    world.wait_until_idle().await;
     let operations = world.operations().await;
     assert_eq!(operations.len(), 1);
     let result = operations[0].operation().result().expect("no result");
@@ -675,28 +684,28 @@ async fn a_signaled_body_streams_to_its_handler_before_and_after_the_202_over_ht
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signaled_body_streams_to_its_handler_before_and_after_the_202_over_http_2() {
-    let (world, mut heard) = listening(Signaled).await;
+async fn a_signaled_body_streams_before_and_after_the_202_over_http_2() {
+    let (world, mut received) = listening_world(Signaled).await;
     let mut client = world.server.http2().await;
     let (pieces, body) = piecemeal();
     let mut stream = client.stream();
-    let request = Signaled.with_body(Get::Accepted, 0, body);
-    let sending = tokio::spawn(async move { stream.send(request).await });
+    let request = Signaled.with_body(Expected::Accepted, 0, body);
+    let client_task = tokio::spawn(async move { stream.send(request).await });
     for piece in ["one ", "two "] {
         pieces.send(piece.into()).unwrap();
-        assert_eq!(soon(heard.recv()).await.unwrap(), piece);
+        assert_eq!(soon(received.recv()).await.unwrap(), piece);
     }
-    assert!(!sending.is_finished() && world.store.is_empty());
+    assert!(!client_task.is_finished() && world.store.is_empty());
     pieces.send("accept".into()).unwrap();
-    let location = soon(sending).await.unwrap().accepted();
-    assert_eq!(soon(heard.recv()).await.unwrap(), "accept");
+    let location = soon(client_task).await.unwrap().accepted();
+    assert_eq!(soon(received.recv()).await.unwrap(), "accept");
     assert_unfinished(&client.get(&location).await);
     for piece in [" three", " four"] {
         pieces.send(piece.into()).unwrap();
-        assert_eq!(soon(heard.recv()).await.unwrap(), piece);
+        assert_eq!(soon(received.recv()).await.unwrap(), piece);
     }
     drop(pieces);
-    world.is_idle().await;
+    world.wait_until_idle().await;
     let result = client.get(&format!("{location}/result")).await;
     assert_eq!(result.text(), "one two accept three four");
     drop(client);
@@ -704,63 +713,65 @@ async fn a_signaled_body_streams_to_its_handler_before_and_after_the_202_over_ht
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_body_of_what_passes_through_streams_too() {
+async fn the_body_of_a_passed_through_request_streams_too() {
     for mode in [Always, Preferred] {
-        let (world, mut heard) = listening(mode).await;
+        let (world, mut received) = listening_world(mode).await;
         let mut client = world.server.http2().await;
         let (pieces, body) = piecemeal();
-        let request = mode.with_body(Get::Answer, 0, body);
-        let sending = tokio::spawn(async move { client.send(request).await });
+        let request = mode.with_body(Expected::Answer, 0, body);
+        let client_task = tokio::spawn(async move { client.send(request).await });
         for piece in ["one ", "two "] {
             pieces.send(piece.into()).unwrap();
-            assert_eq!(soon(heard.recv()).await.unwrap(), piece);
+            assert_eq!(soon(received.recv()).await.unwrap(), piece);
         }
         drop(pieces);
-        assert_eq!(soon(sending).await.unwrap().text(), "one two ");
+        assert_eq!(soon(client_task).await.unwrap().text(), "one two ");
         assert!(world.store.is_empty(), "{mode:?}");
         world.assert_nothing_left().await;
     }
 }
 
-// ---- clients that hang up --------------------------------------------------
+// ---- disconnected clients ---------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_hangs_up_before_it_is_accepted_takes_the_call_with_it() {
+async fn a_disconnect_before_acceptance_drops_the_call() {
     for mode in MODES {
         let mut world = World::new(mode).await;
-        // The connection, over HTTP/1.1.
+        // HTTP/1.1: the connection is closed.
         let mut raw = world.server.raw().await;
-        raw.send(mode.whole(Get::Stuck, 0)).await.unwrap();
-        until("the call is there", || world.begun() == 1).await;
+        raw.send(mode.http1_request(Expected::Stuck, 0))
+            .await
+            .unwrap();
+        until("the call has started", || world.started() == 1).await;
         assert_eq!(world.dropped(), 0);
         drop(raw);
-        until("the call is gone", || world.dropped() == 1).await;
+        until("the call is dropped", || world.dropped() == 1).await;
         world.server.ended(1).await;
 
-        // One stream, over HTTP/2.
+        // HTTP/2: one stream is reset.
         let mut client = world.server.http2().await;
         for number in 1..3 {
             let mut stream = client.stream();
-            let request = mode.with_body(Get::Stuck, number, full(number.to_string()));
-            let sending = tokio::spawn(async move { stream.open(request).await.map(drop) });
-            until("the call is there", || world.begun() == number + 1).await;
-            sending.abort();
-            until("the call is gone", || world.dropped() == number + 1).await;
+            let request = mode.with_body(Expected::Stuck, number, full(number.to_string()));
+            let client_task = tokio::spawn(async move { stream.open(request).await.map(drop) });
+            until("the call has started", || world.started() == number + 1).await;
+            client_task.abort();
+            until("the call is dropped", || world.dropped() == number + 1).await;
         }
-        let request = mode.with_body(Get::Answer, 3, full("3"));
+        let request = mode.with_body(Expected::Answer, 3, full("3"));
         assert_answers(&client.send(request).await, 3);
 
-        // All streams, with their connection.
+        // HTTP/2: the connection is closed with all its streams.
         let mut streams = JoinSet::new();
         for number in 4..14 {
             let mut stream = client.stream();
-            let request = mode.with_body(Get::Stuck, number, full(number.to_string()));
+            let request = mode.with_body(Expected::Stuck, number, full(number.to_string()));
             streams.spawn(async move { stream.open(request).await.map(drop) });
         }
-        until("the calls are there", || world.begun() == 14).await;
+        until("the calls have started", || world.started() == 14).await;
         drop(client);
         streams.shutdown().await;
-        until("the calls are gone", || world.dropped() == 13).await;
+        until("the calls are dropped", || world.dropped() == 13).await;
 
         assert!(world.store.is_empty(), "{mode:?}");
         world.assert_nothing_left().await;
@@ -768,7 +779,7 @@ async fn a_client_that_hangs_up_before_it_is_accepted_takes_the_call_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_hangs_up_in_the_midst_of_its_body_leaves_nothing() {
+async fn a_disconnect_within_the_body_leaves_nothing() {
     for mode in MODES {
         let mut world = World::new(mode).await;
         for (index, fields) in ["content-length: 10\r\n", "transfer-encoding: chunked\r\n"]
@@ -776,25 +787,25 @@ async fn a_client_that_hangs_up_in_the_midst_of_its_body_leaves_nothing() {
             .enumerate()
         {
             let mut raw = world.server.raw().await;
-            let head = mode.head(Get::Accepted, 0, fields);
+            let head = mode.head(Expected::Accepted, 0, fields);
             raw.send(head + "4\r\nhalf").await.unwrap();
-            until("it is let in", || world.drain.in_flight() == 1).await;
+            until("the request is admitted", || world.drain.in_flight() == 1).await;
             drop(raw);
             world.server.ended(index + 1).await;
-            world.is_idle().await;
+            world.wait_until_idle().await;
         }
         let client = world.server.http2().await;
         let mut stream = client.stream();
         let (pieces, body) = piecemeal();
         pieces.send("half".into()).unwrap();
-        let request = mode.with_body(Get::Accepted, 0, body);
-        let sending = tokio::spawn(async move { stream.open(request).await.map(drop) });
-        until("it is let in", || world.drain.in_flight() == 1).await;
-        sending.abort();
-        world.is_idle().await;
-        // Only where bodies stream was there anybody to call.
-        assert_eq!(world.begun() > 0, mode == Signaled, "{mode:?}");
-        assert_eq!(world.dropped(), world.begun(), "{mode:?}");
+        let request = mode.with_body(Expected::Accepted, 0, body);
+        let client_task = tokio::spawn(async move { stream.open(request).await.map(drop) });
+        until("the request is admitted", || world.drain.in_flight() == 1).await;
+        client_task.abort();
+        world.wait_until_idle().await;
+        // The handler is called only where bodies stream.
+        assert_eq!(world.started() > 0, mode == Signaled, "{mode:?}");
+        assert_eq!(world.dropped(), world.started(), "{mode:?}");
         assert!(world.store.is_empty(), "{mode:?}");
         drop((client, pieces));
         world.assert_nothing_left().await;
@@ -802,19 +813,21 @@ async fn a_client_that_hangs_up_in_the_midst_of_its_body_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_hangs_up_after_it_is_accepted_changes_nothing() {
+async fn a_disconnect_after_acceptance_changes_nothing() {
     for mode in MODES {
         let mut world = World::new(mode).await;
         let mut raw = world.server.raw().await;
-        raw.send(mode.whole(Get::Accepted, 0)).await.unwrap();
+        raw.send(mode.http1_request(Expected::Accepted, 0))
+            .await
+            .unwrap();
         let mut accepted = vec![(0, raw.answer().await.accepted())];
         drop(raw);
         world.server.ended(1).await;
 
         let mut client = world.server.http2().await;
         for number in 1..11 {
-            let request = mode.with_body(Get::Accepted, number, full(number.to_string()));
-            // Nothing of its body is read.
+            let request = mode.with_body(Expected::Accepted, number, full(number.to_string()));
+            // The client does not read the body of the 202.
             let response = client.open(request).await.unwrap();
             assert_eq!(response.status(), StatusCode::ACCEPTED, "{mode:?}");
             let location = response.headers()["location"].to_str().unwrap();
@@ -823,7 +836,7 @@ async fn a_client_that_hangs_up_after_it_is_accepted_changes_nothing() {
         drop(client);
         world.server.ended(2).await;
 
-        until("all are running", || world.begun() == 11).await;
+        until("all calls have started", || world.started() == 11).await;
         assert_eq!(world.drain.in_flight(), 11, "{mode:?}");
         assert_eq!(world.dropped(), 0, "{mode:?}");
         let mut client = world.server.http1().await;
@@ -835,23 +848,25 @@ async fn a_client_that_hangs_up_after_it_is_accepted_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_hangs_up_at_any_moment_leaves_nothing_or_what_ends() {
+async fn a_disconnect_at_any_moment_leaves_nothing_or_an_operation_that_ends() {
     const CLIENTS: usize = 60;
     for mode in MODES {
         let mut world = World::new(mode).await;
         let mut accepted = Vec::new();
         for number in 0..CLIENTS {
             let mut raw = world.server.raw().await;
-            raw.send(mode.whole(Get::Accepted, number)).await.unwrap();
+            raw.send(mode.http1_request(Expected::Accepted, number))
+                .await
+                .unwrap();
             if number.is_multiple_of(2) {
                 for _ in 0..number * number {
                     tokio::task::yield_now().await;
                 }
                 continue;
             }
-            // Some have patience until the operation is about to be made.
-            let patience = SHORT * 2 * number as u32 / CLIENTS as u32;
-            if let Ok(answer) = timeout(patience, raw.answer()).await {
+            // Some clients wait until the operation is about to be created.
+            let wait_time = SHORT * 2 * number as u32 / CLIENTS as u32;
+            if let Ok(answer) = timeout(wait_time, raw.answer()).await {
                 accepted.push((number, answer.accepted()));
             }
         }
@@ -866,17 +881,17 @@ async fn a_client_that_hangs_up_at_any_moment_leaves_nothing_or_what_ends() {
         }
         let finished = world.calls.finished.load(SeqCst);
         assert_eq!(finished, operations.len(), "{mode:?}");
-        assert_eq!(finished + world.dropped(), world.begun(), "{mode:?}");
+        assert_eq!(finished + world.dropped(), world.started(), "{mode:?}");
         world.assert_nothing_left().await;
     }
 }
 
-// ---- answers that come before there is an operation ------------------------
+// ---- early answers ----------------------------------------------------------
 
 type Bodies = Arc<Mutex<Option<AnyBody>>>;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn early_answers_stream_as_they_are() {
+async fn early_answers_stream_unchanged() {
     for mode in MODES {
         let bodies = Bodies::default();
         let next = Arc::clone(&bodies);
@@ -900,10 +915,10 @@ async fn early_answers_stream_as_they_are() {
         .await;
         for version in VERSIONS {
             let mut client = world.client(version).await;
-            for breaks_off in [false, true] {
+            for disconnects in [false, true] {
                 let (frames, body) = framewise();
                 *bodies.lock().unwrap() = Some(body);
-                let request = mode.with_body(Get::Answer, 0, empty());
+                let request = mode.with_body(Expected::Answer, 0, empty());
                 let response = client.open(request).await.unwrap();
                 assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
                 let mut headers = response.headers().clone();
@@ -937,8 +952,8 @@ async fn early_answers_stream_as_they_are() {
                     frames.send(Frame::data(piece.into())).unwrap();
                     assert_eq!(next_piece(&mut body).await.unwrap(), piece);
                 }
-                if breaks_off {
-                    // Whoever goes now takes the body with it.
+                if disconnects {
+                    // A disconnect drops the body.
                     drop(body);
                     drop(client);
                     soon(frames.closed()).await;
@@ -959,13 +974,13 @@ async fn early_answers_stream_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn early_answers_keep_their_length_and_whatever_they_say() {
+async fn early_answers_keep_their_length_and_their_fields() {
     for mode in MODES {
         let world = World::with(
             mode,
             |layer| layer,
             async |_: Incoming| {
-                // It may even look like an answer of this crate's.
+                // The answer even looks like one of this crate.
                 let response = Response::builder()
                     .status(StatusCode::ACCEPTED)
                     .header("location", "/elsewhere")
@@ -975,7 +990,9 @@ async fn early_answers_keep_their_length_and_whatever_they_say() {
         )
         .await;
         let mut raw = world.server.raw().await;
-        raw.send(mode.whole(Get::Answer, 0)).await.unwrap();
+        raw.send(mode.http1_request(Expected::Answer, 0))
+            .await
+            .unwrap();
         let answer = raw.answer().await;
         assert_eq!(answer.accepted(), "/elsewhere");
         assert_eq!(answer.header("retry-after"), Some("77"));
@@ -992,23 +1009,28 @@ async fn early_answers_keep_their_length_and_whatever_they_say() {
 // ---- 100-continue and upgrades ---------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_is_asked_for_with_100_continue() {
+async fn a_body_gets_100_continue() {
     for mode in MODES {
         let world = World::new(mode).await;
         let mut raw = world.server.raw().await;
         let mut accepted = Vec::new();
-        for (number, get) in [Get::Accepted, Get::Answer, Get::Accepted, Get::Answer]
-            .into_iter()
-            .enumerate()
+        for (number, expected) in [
+            Expected::Accepted,
+            Expected::Answer,
+            Expected::Accepted,
+            Expected::Answer,
+        ]
+        .into_iter()
+        .enumerate()
         {
             let fields = "content-length: 1\r\nexpect: 100-continue\r\n";
-            raw.send(mode.head(get, number, fields)).await.unwrap();
+            raw.send(mode.head(expected, number, fields)).await.unwrap();
             let interim = raw.answer().await;
             assert_eq!(interim.status, StatusCode::CONTINUE, "{mode:?}");
             raw.send(number.to_string()).await.unwrap();
             let answer = raw.answer().await;
-            match get {
-                Get::Accepted => accepted.push((number, answer.accepted())),
+            match expected {
+                Expected::Accepted => accepted.push((number, answer.accepted())),
                 _ => assert_answers(&answer, number),
             }
         }
@@ -1021,8 +1043,8 @@ async fn a_body_is_asked_for_with_100_continue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_needs_no_body_comes_in_place_of_the_100_continue() {
-    // A body that is not read is not asked for.
+async fn an_answer_without_the_body_comes_in_place_of_100_continue() {
+    // A body that is not read gets no 100 Continue.
     for mode in [Always, Preferred, Signaled] {
         let refuse = async |_: Incoming| {
             let response = Response::builder().status(StatusCode::FORBIDDEN);
@@ -1031,12 +1053,14 @@ async fn an_answer_that_needs_no_body_comes_in_place_of_the_100_continue() {
         let world = World::with(mode, |layer| layer, refuse).await;
         let mut raw = world.server.raw().await;
         let fields = "content-length: 4\r\nexpect: 100-continue\r\n";
-        raw.send(mode.head(Get::Answer, 0, fields)).await.unwrap();
+        raw.send(mode.head(Expected::Answer, 0, fields))
+            .await
+            .unwrap();
         let answer = raw.answer().await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{mode:?}");
         assert_eq!(answer.text(), "no");
-        // Whether the body comes is open, so where a next request would begin
-        // is too.
+        // The body may or may not follow here. The start of the next request is
+        // therefore unknown, and the connection closes.
         assert!(raw.is_closed().await, "{mode:?}");
         assert!(world.store.is_empty(), "{mode:?}");
         world.assert_nothing_left().await;
@@ -1044,7 +1068,7 @@ async fn an_answer_that_needs_no_body_comes_in_place_of_the_100_continue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_may_accept_before_it_asks_for_the_body() {
+async fn a_handler_accepts_before_it_reads_the_body() {
     let handler = async |request: Incoming| {
         let operation = OperationHandle::from_extensions(request.extensions());
         operation.accept().await.unwrap();
@@ -1055,10 +1079,10 @@ async fn a_handler_may_accept_before_it_asks_for_the_body() {
     for _ in 0..20 {
         let mut raw = world.server.raw().await;
         let fields = "content-length: 4\r\nexpect: 100-continue\r\n";
-        raw.send(Signaled.head(Get::Accepted, 0, fields))
+        raw.send(Signaled.head(Expected::Accepted, 0, fields))
             .await
             .unwrap();
-        // Whichever comes first: the 202 says that the body is wanted as well.
+        // The 100 Continue may come first, or the 202, which permits the body too.
         let mut answer = raw.answer().await;
         if answer.status == StatusCode::CONTINUE {
             answer = raw.answer().await;
@@ -1072,7 +1096,7 @@ async fn a_handler_may_accept_before_it_asks_for_the_body() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn upgrades_pass_through_and_take_place() {
+async fn upgrades_pass_through_and_complete() {
     async fn echo(mut request: Incoming) -> Response<AnyBody> {
         assert!(OperationHandle::from_extensions(request.extensions()).is_detached());
         let upgraded = hyper::upgrade::on(&mut request);
@@ -1111,7 +1135,7 @@ async fn upgrades_pass_through_and_take_place() {
     }
 }
 
-// ---- what is said of preferences -------------------------------------------
+// ---- applied preferences ----------------------------------------------------
 
 fn list(answer: &Answer, name: &str) -> Vec<String> {
     let values = answer.headers.get_all(name).iter();
@@ -1121,8 +1145,8 @@ fn list(answer: &Answer, name: &str) -> Vec<String> {
         .collect()
 }
 
-/// A `Prefer` of so many fields, what the handler does, and what comes: the
-/// status and what was applied.
+/// The `Prefer` fields of a request, its path, and the status and the applied
+/// preferences of the answer.
 type Row = (
     &'static [&'static str],
     &'static str,
@@ -1132,7 +1156,7 @@ type Row = (
 
 const ASYNC: &str = "respond-async";
 
-/// What is asked, and what is answered. A wait of less than a second is not said.
+/// Requests and their answers. A wait of less than a second is not reported as applied.
 fn rows(mode: Mode) -> Vec<Row> {
     match mode {
         Always => vec![
@@ -1175,7 +1199,7 @@ fn rows(mode: Mode) -> Vec<Row> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_say_which_preferences_they_followed() {
+async fn answers_name_the_applied_preferences() {
     for mode in MODES {
         let world = World::new(mode).await;
         for version in VERSIONS {
@@ -1192,7 +1216,7 @@ async fn answers_say_which_preferences_they_followed() {
                     _ => &["Prefer"],
                 };
                 assert_eq!(list(&answer, "vary"), vary, "{case}");
-                // What passes through is none of these.
+                // A passed-through request has no applied preferences.
                 fields.push(("x-other", "1"));
                 let answer = client.ask("GET /long/answer?0", &fields).await;
                 assert_eq!(answer.status, StatusCode::CREATED);
@@ -1200,15 +1224,15 @@ async fn answers_say_which_preferences_they_followed() {
                 assert!(list(&answer, "vary").is_empty(), "{case}");
             }
         }
-        world.open_the_gate();
+        world.open_gate();
         world.assert_nothing_left().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_has_followed_no_preference() {
+async fn a_refused_request_has_no_applied_preferences() {
     for mode in MODES {
-        let world = World::bounded(mode, 0).await;
+        let world = World::with_max_in_flight(mode, 0).await;
         for version in VERSIONS {
             let mut client = world.client(version).await;
             let prefer = [("prefer", "respond-async, wait=20")];
@@ -1216,13 +1240,13 @@ async fn what_is_refused_has_followed_no_preference() {
             answer.problem(503, "overloaded");
             assert_eq!(list(&answer, "preference-applied"), [""; 0], "{mode:?}");
         }
-        assert_eq!(world.begun(), 0, "{mode:?}");
+        assert_eq!(world.started(), 0, "{mode:?}");
         world.assert_nothing_left().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn preferences_that_the_handler_followed_are_said_too() {
+async fn preferences_applied_by_the_handler_are_named_too() {
     for mode in [Always, Preferred, After] {
         let minimal = async |_: Incoming| {
             let response = Response::builder()

@@ -1,4 +1,4 @@
-//! Work that is no HTTP request, as an operation like any other.
+//! Operations that the application spawns, without an HTTP request.
 
 use test_support::hooked;
 
@@ -38,13 +38,13 @@ async fn state(store: &MemoryStore, id: &OperationId) -> State {
         .get(id)
         .await
         .unwrap()
-        .expect("it is kept")
+        .expect("the operation exists")
         .operation()
         .state()
 }
 
 #[tokio::test(start_paused = true)]
-async fn its_result_is_what_a_service_would_have_answered() {
+async fn the_result_of_a_spawned_operation_is_served_like_a_response() {
     let store = MemoryStore::new();
     let operations = Operations::new(store.clone());
     let id = operations
@@ -56,63 +56,63 @@ async fn its_result_is_what_a_service_would_have_answered() {
         })
         .await
         .unwrap();
-    // It is in the store, and its work is begun.
+    // The operation is stored, and its work has begun.
     assert!(!state(&store, &id).await.is_terminal());
     let polls = operations.poll_service();
-    let (status, shown) = ask(&polls, &format!("/{id}?wait=5")).await;
+    let (status, operation) = ask(&polls, &format!("/{id}?wait=5")).await;
     assert_eq!(
-        (status, &shown["state"]),
+        (status, &operation["state"]),
         (StatusCode::OK, &json!("succeeded"))
     );
-    assert_eq!(shown["name"], "render");
-    assert_eq!(shown["result"], json!({"pages": 5}));
-    assert_eq!(shown["progress"]["completed"], 2);
+    assert_eq!(operation["name"], "render");
+    assert_eq!(operation["result"], json!({"pages": 5}));
+    assert_eq!(operation["progress"]["completed"], 2);
     let (status, result) = ask(&polls, &format!("/{id}/result")).await;
     assert_eq!((status, result), (StatusCode::OK, json!({"pages": 5})));
 }
 
 #[tokio::test(start_paused = true)]
-async fn its_error_is_the_problem_of_the_failure() {
+async fn the_error_of_a_spawned_operation_is_its_problem() {
     let operations = Operations::new(MemoryStore::new());
     let problem = Problem::new(StatusCode::CONFLICT).with_type("urn:example:no-data");
-    let failed = problem.with_detail("page 3 has no data");
+    let problem = problem.with_detail("page 3 has no data");
     let id = operations
-        .spawn("render", |_| ready(Err::<(), _>(failed)))
+        .spawn("render", |_| ready(Err::<(), _>(problem)))
         .await;
     let polls = operations.poll_service();
-    let (_, shown) = ask(&polls, &format!("/{}?wait=5", id.unwrap())).await;
-    assert_eq!(shown["state"], "failed");
-    assert_eq!(shown["problem"]["type"], "urn:example:no-data");
-    assert_eq!(shown["problem"]["status"], 409);
-    assert_eq!(shown["problem"]["detail"], "page 3 has no data");
+    let (_, operation) = ask(&polls, &format!("/{}?wait=5", id.unwrap())).await;
+    assert_eq!(operation["state"], "failed");
+    assert_eq!(operation["problem"]["type"], "urn:example:no-data");
+    assert_eq!(operation["problem"]["status"], 409);
+    assert_eq!(operation["problem"]["detail"], "page 3 has no data");
 
     let id = operations.spawn("render", |_| async {
         panic!("a panic is an outcome");
         #[allow(unreachable_code)]
         Ok::<(), Problem>(())
     });
-    let (_, shown) = ask(&polls, &format!("/{}?wait=5", id.await.unwrap())).await;
-    assert_eq!(shown["problem"]["type"], FailureKind::Panicked.urn());
+    let (_, operation) = ask(&polls, &format!("/{}?wait=5", id.await.unwrap())).await;
+    assert_eq!(operation["problem"]["type"], FailureKind::Panicked.urn());
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_has_the_time_limit_the_cancel_and_the_owner_of_any_other() {
-    let by_header = |parts: &Parts| {
+async fn a_spawned_operation_has_a_timeout_a_cancel_and_an_owner() {
+    let header_owner = |parts: &Parts| {
         let user = parts.headers.get("x-user")?;
         Some(Owner::new(user.to_str().unwrap()))
     };
     let operations = Operations::new(MemoryStore::new())
-        .owner(by_header)
+        .owner(header_owner)
         .running_timeout(10 * SECOND);
     let polls = operations.poll_service();
-    let hangs = |_| pending::<Result<(), Problem>>();
+    let hang = |_| pending::<Result<(), Problem>>();
     let ada = Some(Owner::new("ada"));
-    let timed = operations
-        .spawn("a", hangs)
+    let timed_out = operations
+        .spawn("a", hang)
         .owner(ada.clone())
         .await
         .unwrap();
-    let canceled = operations.spawn("b", hangs).owner(ada).await.unwrap();
+    let canceled = operations.spawn("b", hang).owner(ada).await.unwrap();
     let ask = async |method: &str, id: &OperationId, user: &str| {
         let request = Request::builder().method(method).uri(format!("/{id}"));
         let request = request.header("x-user", user).body(()).unwrap();
@@ -130,52 +130,52 @@ async fn it_has_the_time_limit_the_cancel_and_the_owner_of_any_other() {
     );
     assert_eq!(ask("DELETE", &canceled, "ada").await.1["state"], "canceled");
     sleep(11 * SECOND).await;
-    let (_, shown) = ask("GET", &timed, "ada").await;
-    assert_eq!(shown["problem"]["type"], FailureKind::TimedOut.urn());
+    let (_, operation) = ask("GET", &timed_out, "ada").await;
+    assert_eq!(operation["problem"]["type"], FailureKind::TimedOut.urn());
     assert_eq!(operations.in_flight(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_refused_where_there_is_no_room_and_once_a_drain_has_begun() {
+async fn a_spawn_is_refused_at_the_bound_and_during_a_drain() {
     let operations = Operations::new(MemoryStore::new()).max_in_flight(1);
-    let hangs = |_| pending::<Result<(), Problem>>();
-    let first = operations.spawn("a", hangs).await.unwrap();
-    let refused = operations.spawn("b", hangs).await;
+    let hang = |_| pending::<Result<(), Problem>>();
+    let first = operations.spawn("a", hang).await.unwrap();
+    let refused = operations.spawn("b", hang).await;
     assert!(matches!(refused, Err(SpawnError::Full)), "{refused:?}");
     let report = operations.drain(SECOND).await;
     assert_eq!(report.interrupted, [first]);
-    let refused = operations.spawn("c", hangs).await;
+    let refused = operations.spawn("c", hang).await;
     assert!(matches!(refused, Err(SpawnError::Closed)), "{refused:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_names_one_operation() {
+async fn an_id_belongs_to_one_operation() {
     let operations = Operations::new(MemoryStore::new());
     let id: OperationId = "q3".parse().unwrap();
-    let ran = Arc::new(AtomicBool::new(false));
-    let hangs = |_| pending::<Result<(), Problem>>();
+    let has_run = Arc::new(AtomicBool::new(false));
+    let hang = |_| pending::<Result<(), Problem>>();
     assert_eq!(
-        operations.spawn("a", hangs).id(id.clone()).await.unwrap(),
+        operations.spawn("a", hang).id(id.clone()).await.unwrap(),
         id
     );
-    let again = Arc::clone(&ran);
-    let taken = operations.spawn("b", move |_| {
-        again.store(true, SeqCst);
+    let flag = Arc::clone(&has_run);
+    let conflict = operations.spawn("b", move |_| {
+        flag.store(true, SeqCst);
         ready(Ok::<_, Problem>(()))
     });
-    let taken = taken.id(id).await;
-    assert!(matches!(taken, Err(SpawnError::IdTaken)), "{taken:?}");
+    let conflict = conflict.id(id).await;
+    assert!(matches!(conflict, Err(SpawnError::IdTaken)), "{conflict:?}");
     sleep(SECOND).await;
-    assert!(!ran.load(SeqCst));
+    assert!(!has_run.load(SeqCst));
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_runs_of_what_was_refused_even_if_the_store_has_it_late() {
+async fn a_refused_spawn_never_runs_even_if_its_operation_was_created() {
     let memory = MemoryStore::new();
     let is_silent = Arc::new(AtomicBool::new(true));
-    let silent = Arc::clone(&is_silent);
+    let hook_is_silent = Arc::clone(&is_silent);
     let store = Hooked::new(memory.clone(), move |call, when| {
-        let waits = (call, when) == (Call::Create, When::After) && silent.load(SeqCst);
+        let waits = (call, when) == (Call::Create, When::After) && hook_is_silent.load(SeqCst);
         async move {
             match waits {
                 true => Err(StoreError::unavailable("its answer is lost")),
@@ -184,43 +184,46 @@ async fn nothing_runs_of_what_was_refused_even_if_the_store_has_it_late() {
         }
     });
     let operations = Operations::new(store);
-    let ran = Arc::new(AtomicBool::new(false));
-    let runs = Arc::clone(&ran);
+    let has_run = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&has_run);
     let id: OperationId = "q3".parse().unwrap();
-    let begun = Instant::now();
+    let start = Instant::now();
     let refused = operations.spawn("a", move |_| {
-        runs.store(true, SeqCst);
+        flag.store(true, SeqCst);
         ready(Ok::<_, Problem>(()))
     });
     let refused = refused.id(id.clone()).await;
     assert!(matches!(refused, Err(SpawnError::Store(_))), "{refused:?}");
-    assert!(begun.elapsed() < 6 * SECOND);
+    assert!(start.elapsed() < 6 * SECOND);
     is_silent.store(false, SeqCst);
     sleep(60 * SECOND).await;
     let record = memory.get(&id).await.unwrap().unwrap();
-    let problem = record.operation().problem().expect("it was ended");
+    let problem = record
+        .operation()
+        .problem()
+        .expect("the operation was ended");
     assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
-    assert!(!ran.load(SeqCst));
+    assert!(!has_run.load(SeqCst));
     assert_eq!(operations.in_flight(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_dead_node_has_spawned_is_ended_by_the_recovery_of_another() {
+async fn spawned_operations_of_a_dead_node_are_ended_by_another_node() {
     let memory = MemoryStore::new();
     let is_dead = Arc::new(AtomicBool::new(false));
-    let died = Arc::clone(&is_dead);
+    let dead = Arc::clone(&is_dead);
     let store = Hooked::new(memory.clone(), move |_, _| {
-        let died = died.load(SeqCst);
+        let dead = dead.load(SeqCst);
         async move {
-            if died {
+            if dead {
                 pending::<()>().await;
             }
             Ok(())
         }
     });
     let lease = |name: &'static str| LeaseConfig::new(NodeId::named(name), 30 * SECOND);
-    let dies = Operations::new(store).lease(lease("first"));
-    let id = dies
+    let first = Operations::new(store).lease(lease("first"));
+    let id = first
         .spawn("a", |_| pending::<Result<(), Problem>>())
         .await
         .unwrap();
@@ -229,12 +232,15 @@ async fn what_a_dead_node_has_spawned_is_ended_by_the_recovery_of_another() {
     tokio::spawn(other.recovery().run());
     sleep(120 * SECOND).await;
     let record = memory.get(&id).await.unwrap().unwrap();
-    let problem = record.operation().problem().expect("it was ended");
+    let problem = record
+        .operation()
+        .problem()
+        .expect("the operation was ended");
     assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_creation_that_the_store_does_not_answer_keeps_no_drain_waiting() {
+async fn an_unanswered_create_delays_no_drain() {
     let store = Hooked::new(MemoryStore::new(), |call, _| async move {
         match call {
             Call::Create => pending().await,

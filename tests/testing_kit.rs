@@ -1,4 +1,4 @@
-//! The kit that users test their own 202 flow with.
+//! The kit for tests of a 202 flow.
 
 use http::{Request, StatusCode};
 use tower_operations::{
@@ -16,18 +16,18 @@ async fn begin() -> (TestOperation<String>, Polls) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operation_does_what_the_test_says() {
+async fn a_test_operation_has_the_states_that_the_test_sets() {
     let (operation, polled) = begin().await;
     operation.start().await;
     operation.progress(Progress::from_count(1, 2)).await;
-    let seen = polled.operation().await;
-    assert_eq!(seen.state(), State::Running);
+    let snapshot = polled.operation().await;
+    assert_eq!(snapshot.state(), State::Running);
     assert_eq!(
-        seen.metadata().progress(),
+        snapshot.metadata().progress(),
         Some(&Progress::from_count(1, 2))
     );
 
-    // Whoever waits is told.
+    // A waiting client gets the outcome.
     let (finished, ()) = tokio::join!(polled.finished(), operation.finish("done".into()));
     assert_eq!(finished.result(), Some(&"done".into()));
     assert_eq!(polled.result().await.body(), "\"done\"");
@@ -46,28 +46,28 @@ async fn an_operation_does_what_the_test_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancel_is_seen_by_both_sides() {
+async fn a_cancel_is_visible_to_both_sides() {
     let (operation, polled) = begin().await;
     assert_eq!(polled.cancel().await.status(), StatusCode::OK);
     assert_eq!(polled.finished().await.state(), State::Canceled);
     let refused = tokio::spawn(async move { operation.start().await })
         .await
         .unwrap_err();
-    let said = refused.into_panic().downcast::<String>().unwrap();
-    assert!(said.contains("cannot be started"), "{said}");
+    let message = refused.into_panic().downcast::<String>().unwrap();
+    assert!(message.contains("cannot be started"), "{message}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_202_is_said_to_be_none() {
+async fn a_response_other_than_202_is_a_panic_with_its_status() {
     let store = MemoryStore::<String>::with_weigher(String::capacity);
     let client = Client::new(PollService::new(store));
     let request = Request::get("/nope/nothing");
     let refused = tokio::spawn(async move { client.accepted(request, "").await.url().len() });
-    let said = refused
+    let message = refused
         .await
         .unwrap_err()
         .into_panic()
         .downcast::<String>()
         .unwrap();
-    assert!(said.contains("404"), "{said}");
+    assert!(message.contains("404"), "{message}");
 }

@@ -1,4 +1,4 @@
-//! The span of an operation, as a subscriber sees it.
+//! Spans and log events of operations, as a subscriber gets them.
 
 use test_support::hooked;
 #[path = "tracing/ids.rs"]
@@ -26,11 +26,11 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context, prelude::*, registry::LookupSpan};
 
-/// Keeps who follows from whom, and which span each event is in.
+/// Records which span follows from which, and the spans of each event.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<String>>>);
+struct SpanLog(Arc<Mutex<Vec<String>>>);
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Seen {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLog {
     fn on_follows_from(&self, span: &span::Id, follows: &span::Id, context: Context<'_, S>) {
         let name = |id| context.span(id).map(|span| span.name()).unwrap_or("none");
         let parent = context
@@ -57,9 +57,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Seen {
 }
 
 #[tokio::test]
-async fn the_operation_has_a_span_that_follows_from_its_request_s() {
-    let seen = Seen::default();
-    let subscriber = tracing_subscriber::registry().with(seen.clone());
+async fn the_span_of_an_operation_follows_from_the_span_of_its_request() {
+    let log = SpanLog::default();
+    let subscriber = tracing_subscriber::registry().with(log.clone());
     let _default = tracing::subscriber::set_default(subscriber);
     let operations = Operations::new(MemoryStore::new());
     let (layer, drain) = (operations.layer(), operations.drain_handle());
@@ -75,7 +75,7 @@ async fn the_operation_has_a_span_that_follows_from_its_request_s() {
         .unwrap();
     assert!(drain.drain(Duration::from_secs(5)).await.is_clean());
     assert_eq!(
-        *seen.0.lock().unwrap(),
+        *log.0.lock().unwrap(),
         [
             "operation follows request, inside None",
             "the handler is in [\"operation\"]"
@@ -83,9 +83,9 @@ async fn the_operation_has_a_span_that_follows_from_its_request_s() {
     );
 }
 
-/// Keeps what events say, and what is recorded on spans later: `LEVEL message {fields}`.
+/// Records events, and fields recorded on spans later: `LEVEL message {fields}`.
 #[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<String>>>);
+struct EventLog(Arc<Mutex<Vec<String>>>);
 
 #[derive(Default)]
 struct Fields {
@@ -97,14 +97,14 @@ impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         match field.name() {
             "message" => self.message = format!("{value:?}"),
-            // It depends on the clock.
+            // The value depends on the clock.
             "duration" => self.others.push("duration".into()),
             name => self.others.push(format!("{name}={value:?}")),
         }
     }
 }
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Said {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for EventLog {
     fn on_record(&self, span: &span::Id, values: &span::Record<'_>, context: Context<'_, S>) {
         let mut fields = Fields::default();
         values.record(&mut fields);
@@ -124,9 +124,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Said {
     }
 }
 
-impl Said {
-    /// What was said of an operation since this was asked last, at `INFO` or above.
-    fn of(&self, id: &OperationId) -> Vec<String> {
+impl EventLog {
+    /// Takes the events at `INFO` or above, with the id of the operation as `ID`.
+    fn events_of(&self, id: &OperationId) -> Vec<String> {
         let lines = std::mem::take(&mut *self.0.lock().unwrap());
         let lines = lines
             .into_iter()
@@ -139,7 +139,7 @@ impl Said {
 
 type Inner = Result<Response<BufferedBody>, &'static str>;
 
-/// Has a request accepted, and gives the id that its 202 has among its extensions.
+/// Sends a request that is accepted. Returns the id from the extensions of its 202.
 async fn accept<F>(
     layer: &AsyncAcceptLayer<MemoryStore>,
     inner: impl Fn() -> F + Clone + Send + 'static,
@@ -147,11 +147,11 @@ async fn accept<F>(
 where
     F: Future<Output = Inner> + Send,
 {
-    accept_by(layer, move |_| inner()).await
+    accept_with(layer, move |_| inner()).await
 }
 
-/// The same, where the service has its request and the store is any.
-async fn accept_by<R, F>(
+/// Like `accept`, for a service that gets its request, and for any store.
+async fn accept_with<R, F>(
     layer: &AsyncAcceptLayer<R>,
     inner: impl Fn(Request<RequestBody<BufferedBody>>) -> F + Clone + Send + 'static,
 ) -> OperationId
@@ -170,9 +170,9 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_is_told_once_and_louder_if_it_is_no_answer_of_the_service() {
-    let said = Said::default();
-    let subscriber = tracing_subscriber::registry().with(said.clone());
+async fn an_end_is_logged_once_and_as_a_warning_unless_the_service_answered() {
+    let log = EventLog::default();
+    let subscriber = tracing_subscriber::registry().with(log.clone());
     let _default = tracing::subscriber::set_default(subscriber);
     let store = MemoryStore::new();
     let operations = Operations::new(store.clone());
@@ -180,14 +180,14 @@ async fn an_end_is_told_once_and_louder_if_it_is_no_answer_of_the_service() {
     let layer = layer
         .operation_name("report")
         .running_timeout(Duration::from_secs(5));
-    let ended = async |id: &OperationId| {
+    let events_after_end = async |id: &OperationId| {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        said.of(id)
+        log.events_of(id)
     };
 
     let id = accept(&layer, async || Ok(Response::default())).await;
     assert_eq!(
-        ended(&id).await,
+        events_after_end(&id).await,
         ["INFO operation succeeded id=ID name=\"report\" state=succeeded attempt=1 duration"]
     );
     let id = accept(&layer, async || {
@@ -198,29 +198,29 @@ async fn an_end_is_told_once_and_louder_if_it_is_no_answer_of_the_service() {
     .await;
     let fields = "id=ID name=\"report\" state=failed attempt=1 duration problem=";
     let failed = format!("INFO operation failed {fields}\"about:blank\"");
-    assert_eq!(ended(&id).await, [failed]);
+    assert_eq!(events_after_end(&id).await, [failed]);
 
     let id = accept(&layer, async || panic!("page {} is missing", 3)).await;
     let panicked = format!("WARN operation failed {fields}\"urn:tower-operations:panicked\"");
-    let panic = "ERROR the inner service panicked id=ID panic=\"page 3 is missing\"";
-    assert_eq!(ended(&id).await, [panic, &panicked]);
+    let panic = "ERROR handler panicked id=ID panic=\"page 3 is missing\"";
+    assert_eq!(events_after_end(&id).await, [panic, &panicked]);
     let id = accept(&layer, async || Err("no paper")).await;
     let error = format!("WARN operation failed {fields}\"urn:tower-operations:inner-error\"");
     let returned = "ERROR the inner service returned an error id=ID error=no paper";
-    assert_eq!(ended(&id).await, [returned, &error]);
+    assert_eq!(events_after_end(&id).await, [returned, &error]);
     let id = accept(&layer, std::future::pending).await;
     let late = format!("WARN operation failed {fields}\"urn:tower-operations:timed-out\"");
-    assert_eq!(ended(&id).await, [late]);
+    assert_eq!(events_after_end(&id).await, [late]);
 
-    // After a time, the same call goes on.
+    // In after mode the same call continues.
     let after = layer.clone().after(Duration::from_secs(1));
     let id = accept(&after, async || {
         tokio::time::sleep(Duration::from_secs(2)).await;
         panic!("no page is there")
     })
     .await;
-    let panic = "ERROR the inner service panicked id=ID panic=\"no page is there\"";
-    assert_eq!(ended(&id).await, [panic, &panicked]);
+    let panic = "ERROR handler panicked id=ID panic=\"no page is there\"";
+    assert_eq!(events_after_end(&id).await, [panic, &panicked]);
 
     let id = accept(&layer, std::future::pending).await;
     tokio::task::yield_now().await;
@@ -228,34 +228,34 @@ async fn an_end_is_told_once_and_louder_if_it_is_no_answer_of_the_service() {
     let canceled = PollService::new(store).oneshot(delete).await.unwrap();
     assert_eq!(canceled.status(), 200);
     assert_eq!(
-        ended(&id).await,
+        events_after_end(&id).await,
         [
             "INFO operation canceled id=ID name=\"report\" state=canceled attempt=1 duration",
-            "INFO run dropped: its operation was ended or taken over id=ID"
+            "INFO lease lost, run dropped id=ID"
         ]
     );
     let id = accept(&layer, std::future::pending).await;
     drain.drain(Duration::ZERO).await;
     let interrupted = format!("WARN operation failed {fields}\"urn:tower-operations:interrupted\"");
-    assert_eq!(said.of(&id), [interrupted]);
+    assert_eq!(log.events_of(&id), [interrupted]);
 }
 
 #[tokio::test]
-async fn the_span_of_a_request_that_is_accepted_learns_the_id_of_its_operation() {
-    let said = Said::default();
-    let subscriber = tracing_subscriber::registry().with(said.clone());
+async fn the_span_of_an_accepted_request_records_the_operation_id() {
+    let log = EventLog::default();
+    let subscriber = tracing_subscriber::registry().with(log.clone());
     let _default = tracing::subscriber::set_default(subscriber);
     let operations = Operations::new(MemoryStore::new());
     let (layer, drain) = (operations.layer(), operations.drain_handle());
     for mode in [layer.clone(), layer.after(Duration::ZERO)] {
         let span = info_span!("request", operation.id = tracing::field::Empty);
         let id = accept(&mode, std::future::pending).instrument(span).await;
-        let lines = said.of(&id);
+        let lines = log.events_of(&id);
         assert!(
             lines.contains(&"request records operation.id=ID".into()),
             "{lines:?}"
         );
-        // One that does not ask is left alone.
+        // A span without the field records nothing.
         accept(&mode, std::future::pending)
             .instrument(info_span!("request"))
             .await;
@@ -264,7 +264,7 @@ async fn the_span_of_a_request_that_is_accepted_learns_the_id_of_its_operation()
 }
 
 #[tokio::test]
-async fn a_refusal_and_an_error_of_a_poll_have_their_fault_among_their_extensions() {
+async fn refusals_and_poll_errors_have_an_api_error_extension() {
     let store = MemoryStore::new();
     let layer = Operations::new(store.clone()).max_in_flight(0).layer();
     let service = layer.layer(service_fn(|_: Request<RequestBody<BufferedBody>>| async {
@@ -272,12 +272,12 @@ async fn a_refusal_and_an_error_of_a_poll_have_their_fault_among_their_extension
     }));
     let request = Request::post("/").body(BufferedBody::default()).unwrap();
     let refused = service.oneshot(request).await.unwrap();
-    let fault = refused.extensions().get::<ApiError>().unwrap();
-    assert_eq!(fault.code(), "overloaded");
+    let error = refused.extensions().get::<ApiError>().unwrap();
+    assert_eq!(error.code(), "overloaded");
 
     let unknown = Request::get("/nothing").body(()).unwrap();
     let polls = PollService::new(store);
     let unknown = polls.oneshot(unknown).await.unwrap();
-    let fault = unknown.extensions().get::<ApiError>().unwrap();
-    assert_eq!(fault.code(), "not-found");
+    let error = unknown.extensions().get::<ApiError>().unwrap();
+    assert_eq!(error.code(), "not-found");
 }

@@ -1,5 +1,5 @@
-//! Operations and records against a model of their life, written down
-//! independently: what may follow what, and who may write when.
+//! Operations and records against an independent model: which state may follow which,
+//! and which holder may write when.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,8 +10,8 @@ use tower_operations::{
     store::{FencingToken, LeaseConfig, NewOperation, NodeId, Owner, Record, Step, Version},
 };
 
-/// The whole table: nothing else is a move.
-const MOVES: [(State, State); 7] = [
+/// All permitted transitions.
+const TRANSITIONS: [(State, State); 7] = [
     (State::Pending, State::Running),
     (State::Pending, State::Succeeded),
     (State::Pending, State::Failed),
@@ -23,7 +23,7 @@ const MOVES: [(State, State); 7] = [
 
 const TERMINAL: [State; 3] = [State::Succeeded, State::Failed, State::Canceled];
 
-/// Times are kept in milliseconds.
+/// Times are stored in milliseconds.
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
 }
@@ -43,7 +43,7 @@ fn outcome() -> impl Strategy<Value = Outcome<u32>> {
     ]
 }
 
-fn stage() -> impl Strategy<Value = Status<u32>> {
+fn status() -> impl Strategy<Value = Status<u32>> {
     prop_oneof![
         Just(Status::Pending),
         Just(Status::Running),
@@ -52,15 +52,15 @@ fn stage() -> impl Strategy<Value = Status<u32>> {
 }
 
 #[test]
-fn the_moves_are_those_of_the_table() {
+fn the_permitted_transitions_are_those_of_the_table() {
     for from in State::ALL {
         assert_eq!(from.is_terminal(), TERMINAL.contains(&from), "{from}");
         for to in State::ALL {
-            let is_move = MOVES.contains(&(from, to));
-            assert_eq!(from.can_become(to), is_move, "{from} to {to}");
-            let moved = from.transition(to);
-            assert_eq!(moved.ok(), is_move.then_some(to));
-            if let Err(InvalidTransition { from: a, to: b, .. }) = moved {
+            let is_permitted = TRANSITIONS.contains(&(from, to));
+            assert_eq!(from.can_become(to), is_permitted, "{from} to {to}");
+            let result = from.transition(to);
+            assert_eq!(result.ok(), is_permitted.then_some(to));
+            if let Err(InvalidTransition { from: a, to: b, .. }) = result {
                 assert_eq!((a, b), (from, to));
             }
         }
@@ -68,7 +68,7 @@ fn the_moves_are_those_of_the_table() {
 }
 
 #[test]
-fn only_the_five_words_are_states() {
+fn a_state_is_one_of_five_words() {
     for state in State::ALL {
         assert_eq!(state.as_str().parse(), Ok(state));
         let json = format!("\"{state}\"");
@@ -92,42 +92,42 @@ fn only_the_five_words_are_states() {
     }
 }
 
-/// What is asked of an operation.
+/// An action on an operation.
 #[derive(Debug, Clone)]
-enum Ask {
-    Move(Status<u32>),
+enum Action {
+    Transition(Status<u32>),
     Report(u64),
 }
 
-fn ask() -> impl Strategy<Value = Ask> {
+fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
-        3 => stage().prop_map(Ask::Move),
-        1 => (0_u64..4).prop_map(Ask::Report),
+        3 => status().prop_map(Action::Transition),
+        1 => (0_u64..4).prop_map(Action::Report),
     ]
 }
 
-/// What the model knows of an operation.
+/// The model of an operation.
 #[derive(Debug, Default)]
-struct Life {
-    stage: Status<u32>,
+struct ModelOperation {
+    status: Status<u32>,
     updated_at: Option<SystemTime>,
     started_at: Option<SystemTime>,
     finished_at: Option<SystemTime>,
     progress: Option<Progress>,
 }
 
-impl Life {
+impl ModelOperation {
     fn assert_is(&self, operation: &Operation<u32>) {
-        assert_eq!(operation.status(), &self.stage);
-        assert_eq!(operation.state(), self.stage.state());
+        assert_eq!(operation.status(), &self.status);
+        assert_eq!(operation.state(), self.status.state());
         let metadata = operation.metadata();
         assert_eq!(metadata.updated_at(), self.updated_at);
         assert_eq!(metadata.started_at(), self.started_at);
         assert_eq!(metadata.finished_at(), self.finished_at);
         assert_eq!(metadata.progress(), self.progress.as_ref());
 
-        // What only one state has, only that state has.
-        let (result, problem, response) = match &self.stage {
+        // A member of one state exists in that state only.
+        let (result, problem, response) = match &self.status {
             Status::Pending
             | Status::Running
             | Status::Ended(Outcome::Canceled | Outcome::CanceledFor(_)) => (None, None, None),
@@ -148,50 +148,50 @@ impl Life {
 
 proptest! {
     #[test]
-    fn an_operation_moves_as_the_table_says(asks in prop::collection::vec(ask(), 0..12)) {
+    fn an_operation_follows_the_table(actions in prop::collection::vec(action(), 0..12)) {
         let id = OperationId::new();
         let mut operation = Operation::<u32>::new(id.clone());
-        let mut life = Life::default();
-        life.assert_is(&operation);
-        for (now, ask) in (0..).map(at).zip(asks) {
-            match ask {
-                Ask::Move(stage) => {
+        let mut model = ModelOperation::default();
+        model.assert_is(&operation);
+        for (now, action) in (0..).map(at).zip(actions) {
+            match action {
+                Action::Transition(status) => {
                     let before = operation.clone();
-                    let (from, to) = (life.stage.state(), stage.state());
-                    let moved = operation.transition(stage.clone(), now);
-                    if MOVES.contains(&(from, to)) {
-                        prop_assert_eq!(moved, Ok(()));
-                        life.stage = stage;
-                        life.updated_at = Some(now);
+                    let (from, to) = (model.status.state(), status.state());
+                    let result = operation.transition(status.clone(), now);
+                    if TRANSITIONS.contains(&(from, to)) {
+                        prop_assert_eq!(result, Ok(()));
+                        model.status = status;
+                        model.updated_at = Some(now);
                         match to {
-                            State::Running => life.started_at = Some(now),
-                            _ => life.finished_at = Some(now),
+                            State::Running => model.started_at = Some(now),
+                            _ => model.finished_at = Some(now),
                         }
                     } else {
-                        let InvalidTransition { from: a, to: b, .. } = moved.unwrap_err();
+                        let InvalidTransition { from: a, to: b, .. } = result.unwrap_err();
                         prop_assert_eq!((a, b), (from, to));
                         prop_assert_eq!(&operation, &before);
                     }
                 }
-                Ask::Report(number) => {
+                Action::Report(number) => {
                     operation.report(progress(number), now);
-                    life.progress = Some(progress(number));
-                    life.updated_at = Some(now);
+                    model.progress = Some(progress(number));
+                    model.updated_at = Some(now);
                 }
             }
-            life.assert_is(&operation);
+            model.assert_is(&operation);
             prop_assert_eq!(operation.id(), &id);
         }
     }
 
     #[test]
-    fn an_operation_survives_its_json(asks in prop::collection::vec(ask(), 0..6)) {
+    fn an_operation_round_trips_through_json(actions in prop::collection::vec(action(), 0..6)) {
         let mut operation = Operation::<u32>::new("q3".parse().unwrap());
         operation.update(|metadata| metadata.with_created_at(at(0)).with_expires_at(at(100)));
-        for (now, ask) in (0..).map(at).zip(asks) {
-            match ask {
-                Ask::Move(stage) => drop(operation.transition(stage, now)),
-                Ask::Report(number) => operation.report(progress(number), now),
+        for (now, action) in (0..).map(at).zip(actions) {
+            match action {
+                Action::Transition(status) => drop(operation.transition(status, now)),
+                Action::Report(number) => operation.report(progress(number), now),
             }
         }
         let json = serde_json::to_value(&operation).unwrap();
@@ -211,8 +211,7 @@ proptest! {
     }
 }
 
-/// A write to a record: by which token, naming which version, is said relative
-/// to the right one.
+/// A write to a record. Its token or version is relative to the right one.
 #[derive(Debug, Clone)]
 enum Write {
     Start {
@@ -227,19 +226,19 @@ enum Write {
         outcome: Outcome<u32>,
         progress: Option<u64>,
     },
-    FinishAgain {
+    RepeatFinish {
         token: Aim,
     },
-    Overrule {
+    ForceFinish {
         version: Aim,
         outcome: Outcome<u32>,
     },
-    TakeOver {
+    Reclaim {
         node: u8,
     },
 }
 
-/// What a writer believes.
+/// The relation of a writer's token or version to the right one.
 #[derive(Debug, Clone, Copy)]
 enum Aim {
     Right,
@@ -264,22 +263,22 @@ fn write() -> impl Strategy<Value = Write> {
         1 => (aim(), outcome(), prop::option::of(0_u64..3)).prop_map(|(token, outcome, progress)| {
             Write::Finish { token, outcome, progress }
         }),
-        1 => aim().prop_map(|token| Write::FinishAgain { token }),
-        1 => (aim(), outcome()).prop_map(|(version, outcome)| Write::Overrule { version, outcome }),
-        2 => (0_u8..3).prop_map(|node| Write::TakeOver { node }),
+        1 => aim().prop_map(|token| Write::RepeatFinish { token }),
+        1 => (aim(), outcome()).prop_map(|(version, outcome)| Write::ForceFinish { version, outcome }),
+        2 => (0_u8..3).prop_map(|node| Write::Reclaim { node }),
     ]
 }
 
-/// What the laws allow.
+/// The effect of a write by the laws.
 #[derive(Debug, Clone, PartialEq)]
-enum Verdict {
+enum Effect {
     Change,
     Same,
     Lost,
 }
 
-/// What the model knows of a record. Holders are numbered from 1; whoever ends
-/// it from outside is the last of them.
+/// The model of a record. Holders are numbered from 1. A forced finish adds a last
+/// holder.
 #[derive(Debug, Clone)]
 struct Model {
     state: State,
@@ -339,30 +338,30 @@ impl Model {
         self.updated_at = now;
     }
 
-    fn start(&mut self, token: u64, now: SystemTime) -> Verdict {
+    fn start(&mut self, token: u64, now: SystemTime) -> Effect {
         if !self.may_write(token) {
-            return Verdict::Lost;
+            return Effect::Lost;
         }
         if self.started_by == Some(token) {
-            return Verdict::Same;
+            return Effect::Same;
         }
         self.state = State::Running;
         self.started_by = Some(token);
         self.starts += 1;
         self.change(now);
-        Verdict::Change
+        Effect::Change
     }
 
-    fn report(&mut self, token: u64, progress: Progress, now: SystemTime) -> Verdict {
+    fn report(&mut self, token: u64, progress: Progress, now: SystemTime) -> Effect {
         if !self.may_write(token) {
-            return Verdict::Lost;
+            return Effect::Lost;
         }
         if self.progress.as_ref() == Some(&progress) {
-            return Verdict::Same;
+            return Effect::Same;
         }
         self.progress = Some(progress);
         self.change(now);
-        Verdict::Change
+        Effect::Change
     }
 
     fn finish(
@@ -371,40 +370,36 @@ impl Model {
         outcome: Outcome<u32>,
         progress: Option<Progress>,
         now: SystemTime,
-    ) -> Verdict {
+    ) -> Effect {
         if let Some(ended) = &self.outcome {
             let is_same = token == self.holders && is_alike(ended, &outcome);
-            return if is_same {
-                Verdict::Same
-            } else {
-                Verdict::Lost
-            };
+            return if is_same { Effect::Same } else { Effect::Lost };
         }
         if !self.may_write(token) {
-            return Verdict::Lost;
+            return Effect::Lost;
         }
         self.progress = progress.or(self.progress.take());
         self.end(outcome, now);
-        Verdict::Change
+        Effect::Change
     }
 
-    fn overrule(&mut self, version: u64, outcome: Outcome<u32>, now: SystemTime) -> Verdict {
+    fn force_finish(&mut self, version: u64, outcome: Outcome<u32>, now: SystemTime) -> Effect {
         if self.outcome.is_some() || version != self.version {
-            return Verdict::Lost;
+            return Effect::Lost;
         }
         self.end(outcome, now);
         self.holders += 1;
-        Verdict::Change
+        Effect::Change
     }
 
-    fn take_over(&mut self, node: u8) -> Verdict {
+    fn reclaim(&mut self, node: u8) -> Effect {
         if self.outcome.is_some() {
-            return Verdict::Lost;
+            return Effect::Lost;
         }
         self.holders += 1;
         self.node = node;
         self.version += 1;
-        Verdict::Change
+        Effect::Change
     }
 
     fn end(&mut self, outcome: Outcome<u32>, now: SystemTime) {
@@ -442,8 +437,8 @@ impl Model {
     }
 }
 
-/// Results cannot be compared in general: the same end with the same problem is
-/// taken for the same write.
+/// Results cannot be compared in general, so the same end with the same problem counts
+/// as the same write.
 fn is_alike(one: &Outcome<u32>, other: &Outcome<u32>) -> bool {
     match (one, other) {
         (Outcome::Failed(one), Outcome::Failed(other)) => one.problem == other.problem,
@@ -464,7 +459,7 @@ fn new_record() -> Record<u32> {
     assert_ne!(
         new.token,
         NewOperation::new(id).token,
-        "an id that comes again lets the old holder in"
+        "a reused id admits the old holder"
     );
     let record = Record::create(&new, at(0));
     assert_eq!(record.token(), new.token);
@@ -477,14 +472,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
 
     #[test]
-    fn a_record_changes_as_the_laws_say(writes in prop::collection::vec(write(), 0..16)) {
+    fn a_record_follows_the_laws(writes in prop::collection::vec(write(), 0..16)) {
         let mut record = new_record();
         let mut model = Model::new(at(0));
         model.assert_is(&record);
         for (now, write) in (1..).map(at).zip(writes) {
             let before = model.clone();
             let fencing = |token| FencingToken::from_number(model.token(token));
-            let (step, verdict) = match write {
+            let (step, effect) = match write {
                 Write::Start { token } => {
                     let step = record.started(fencing(token), now);
                     (step, model.start(before.token(token), now))
@@ -494,56 +489,55 @@ proptest! {
                     (step, model.report(before.token(token), progress(number), now))
                 }
                 Write::Finish { token, outcome, progress: number } => {
-                    let said = number.map(progress);
-                    let step = record.finished(fencing(token), outcome.clone(), said.clone(), now, TTL);
-                    (step, model.finish(before.token(token), outcome, said, now))
+                    let last_progress = number.map(progress);
+                    let step = record.finished(fencing(token), outcome.clone(), last_progress.clone(), now, TTL);
+                    (step, model.finish(before.token(token), outcome, last_progress, now))
                 }
-                Write::FinishAgain { token } => {
+                Write::RepeatFinish { token } => {
                     let Some(outcome) = model.outcome.clone() else { continue };
                     let step = record.finished(fencing(token), outcome.clone(), None, now, TTL);
                     (step, model.finish(before.token(token), outcome, None, now))
                 }
-                Write::Overrule { version, outcome } => {
+                Write::ForceFinish { version, outcome } => {
                     let version = model.version(version);
-                    let named = Version::from_number(version).unwrap();
-                    let step = record.force_finished(named, outcome.clone(), now, TTL);
-                    (step, model.overrule(version, outcome, now))
+                    let expected_version = Version::from_number(version).unwrap();
+                    let step = record.force_finished(expected_version, outcome.clone(), now, TTL);
+                    (step, model.force_finish(version, outcome, now))
                 }
-                Write::TakeOver { node: number } => {
-                    (record.reclaimed(&node(number)), model.take_over(number))
+                Write::Reclaim { node: number } => {
+                    (record.reclaimed(&node(number)), model.reclaim(number))
                 }
             };
             match step {
                 Step::Next(next) => {
-                    prop_assert_eq!(verdict, Verdict::Change);
-                    // Law 4, and law 3: there is no way back.
+                    prop_assert_eq!(effect, Effect::Change);
+                    // Laws 3 and 4: no transition leads back.
                     prop_assert_eq!(next.version(), record.version().map(Version::next));
                     let (from, to) = (record.operation().state(), next.operation().state());
-                    prop_assert!(from == to || MOVES.contains(&(from, to)), "{} to {}", from, to);
+                    prop_assert!(from == to || TRANSITIONS.contains(&(from, to)), "{} to {}", from, to);
                     prop_assert!(!TERMINAL.contains(&from), "{} was left", from);
                     // Law 6: a token never falls, and a new holder raises it.
                     prop_assert!(next.token() >= record.token());
                     prop_assert!(next.node() == record.node() || next.token() > record.token());
                     record = next;
                 }
-                Step::Done => prop_assert_eq!(verdict, Verdict::Same),
-                Step::Lost => prop_assert_eq!(verdict, Verdict::Lost),
+                Step::Done => prop_assert_eq!(effect, Effect::Same),
+                Step::Lost => prop_assert_eq!(effect, Effect::Lost),
             }
             model.assert_is(&record);
         }
     }
 
-    /// Law 2: whatever came before, the same write of the same holder is the
-    /// same write.
+    /// Law 2: a repeated write of the same holder has no effect, whatever came before.
     #[test]
-    fn a_write_that_is_repeated_changes_nothing(writes in prop::collection::vec(write(), 0..8), outcome in outcome()) {
+    fn a_repeated_write_changes_nothing(writes in prop::collection::vec(write(), 0..8), outcome in outcome()) {
         let mut record = new_record();
         for (now, write) in (1..).map(at).zip(writes) {
             let token = record.token();
             let step = match write {
                 Write::Start { .. } => record.started(token, now),
                 Write::Report { progress: number, .. } => record.reported(token, progress(number), now),
-                Write::TakeOver { node: number } => record.reclaimed(&node(number)),
+                Write::Reclaim { node: number } => record.reclaimed(&node(number)),
                 _ => continue,
             };
             if let Step::Next(next) = step {
@@ -551,23 +545,23 @@ proptest! {
             }
         }
         let token = record.token();
-        let once = |step| match step {
+        let apply = |step| match step {
             Step::Next(next) => next,
             Step::Done => record.clone(),
-            Step::Lost => panic!("the holder lost against nobody"),
+            Step::Lost => panic!("the holder lost without a competitor"),
         };
-        let started = once(record.started(token, at(100)));
+        let started = apply(record.started(token, at(100)));
         prop_assert!(matches!(started.started(token, at(101)), Step::Done));
-        let reported = once(record.reported(token, progress(9), at(100)));
+        let reported = apply(record.reported(token, progress(9), at(100)));
         prop_assert!(matches!(reported.reported(token, progress(9), at(101)), Step::Done));
-        let said = Some(progress(9));
-        let ended = once(record.finished(token, outcome.clone(), said.clone(), at(100), TTL));
-        prop_assert!(matches!(ended.finished(token, outcome, said, at(101), TTL), Step::Done));
+        let last_progress = Some(progress(9));
+        let ended = apply(record.finished(token, outcome.clone(), last_progress.clone(), at(100), TTL));
+        prop_assert!(matches!(ended.finished(token, outcome, last_progress, at(101), TTL), Step::Done));
     }
 
-    /// Law 6: a holder that lost its lease is refused, whatever it writes.
+    /// Law 6: every write of a holder that lost its lease is refused.
     #[test]
-    fn who_lost_its_lease_can_write_no_more(times in 1_u64..5, outcome in outcome(), is_started: bool) {
+    fn a_holder_that_lost_its_lease_cannot_write(times in 1_u64..5, outcome in outcome(), is_started: bool) {
         let mut record = new_record();
         let mut old = Vec::new();
         for number in 0..times {
@@ -576,7 +570,7 @@ proptest! {
                 record = next;
             }
             let Step::Next(next) = record.reclaimed(&node(number as u8)) else {
-                panic!("what is live can be taken over");
+                panic!("a live record can be reclaimed");
             };
             record = next;
         }
@@ -590,7 +584,7 @@ proptest! {
 }
 
 #[test]
-fn a_record_without_a_version_is_not_overruled() {
+fn a_record_without_a_version_is_not_force_finished() {
     let operation = Operation::<u32>::new(OperationId::new());
     let record = Record::unversioned(operation);
     let step = record.force_finished(Version::FIRST, Outcome::Canceled, at(1), TTL);
@@ -598,23 +592,23 @@ fn a_record_without_a_version_is_not_overruled() {
 }
 
 #[test]
-fn a_record_that_was_stored_comes_back_as_it_was() {
+fn a_stored_record_is_restored_unchanged() {
     let Step::Next(started) = new_record().started(FIRST, at(1)) else {
         panic!("the holder can start");
     };
-    let Step::Next(taken) = started.reclaimed(&node(1)) else {
-        panic!("what is live can be taken over");
+    let Step::Next(reclaimed) = started.reclaimed(&node(1)) else {
+        panic!("a live record can be reclaimed");
     };
-    let back = Record::restore(taken.operation().clone(), taken.version().unwrap())
-        .with_owner(taken.owner().cloned())
-        .with_holder(taken.token(), taken.node().cloned())
-        .with_attempts(taken.attempts(), taken.started_by())
-        .with_history(taken.history().to_vec());
-    assert_eq!(back, taken);
+    let back = Record::restore(reclaimed.operation().clone(), reclaimed.version().unwrap())
+        .with_owner(reclaimed.owner().cloned())
+        .with_holder(reclaimed.token(), reclaimed.node().cloned())
+        .with_attempts(reclaimed.attempts(), reclaimed.started_by())
+        .with_history(reclaimed.history().to_vec());
+    assert_eq!(back, reclaimed);
 }
 
 #[test]
-fn a_time_to_live_beyond_all_times_never_ends() {
+fn a_ttl_beyond_the_last_time_never_expires() {
     let step = new_record().finished(FIRST, Outcome::Canceled, None, at(1), Duration::MAX);
     let Step::Next(ended) = step else {
         panic!("the holder can finish");

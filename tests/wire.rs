@@ -34,38 +34,40 @@ use tower_operations::{
     },
 };
 
-/// Polls over a store that the test writes to by itself.
+/// A poll service over a store that the test writes to.
 struct Polls {
     server: Server,
     store: MemoryStore,
 }
 
-/// The token of whoever holds the operation.
-async fn holder<R: Store>(store: &R, id: &OperationId) -> FencingToken {
+/// Returns the token of the operation's holder.
+async fn holder_token<R: Store>(store: &R, id: &OperationId) -> FencingToken {
     store.get(id).await.unwrap().unwrap().token()
 }
 
 impl Polls {
     async fn new() -> Self {
-        Self::configured(|polls| polls).await
+        Self::with_polls(|polls| polls).await
     }
 
-    async fn configured(
+    async fn with_polls(
         configure: impl FnOnce(PollService<MemoryStore>) -> PollService<MemoryStore>,
     ) -> Self {
-        Self::of(|operations| configure(operations.poll_service())).await
+        Self::from_operations(|operations| configure(operations.poll_service())).await
     }
 
-    async fn of(make: impl FnOnce(Operations<MemoryStore>) -> PollService<MemoryStore>) -> Self {
+    async fn from_operations(
+        make: impl FnOnce(Operations<MemoryStore>) -> PollService<MemoryStore>,
+    ) -> Self {
         let store = MemoryStore::new();
         let polls = make(Operations::new(store.clone()));
         Self {
-            server: Server::hyper(nested(polls)).await,
+            server: Server::hyper(nest(polls)).await,
             store,
         }
     }
 
-    async fn pending(&self, id: &str) -> OperationId {
+    async fn create_pending(&self, id: &str) -> OperationId {
         let id: OperationId = id.parse().unwrap();
         self.store
             .create(NewOperation::new(id.clone()))
@@ -74,56 +76,56 @@ impl Polls {
         id
     }
 
-    async fn running(&self, id: &str) -> OperationId {
-        let id = self.pending(id).await;
+    async fn create_running(&self, id: &str) -> OperationId {
+        let id = self.create_pending(id).await;
         self.store
-            .start(&id, holder(&self.store, &id).await)
+            .start(&id, holder_token(&self.store, &id).await)
             .await
             .unwrap();
         id
     }
 
-    async fn ended(&self, id: &str, outcome: Outcome<RecordedResponse>) -> OperationId {
-        let id = self.running(id).await;
+    async fn create_ended(&self, id: &str, outcome: Outcome<RecordedResponse>) -> OperationId {
+        let id = self.create_running(id).await;
         self.finish(&id, outcome).await;
         id
     }
 
     async fn report(&self, id: &OperationId, progress: Progress) {
         self.store
-            .report(id, holder(&self.store, id).await, progress)
+            .report(id, holder_token(&self.store, id).await, progress)
             .await
             .unwrap();
     }
 
     async fn finish(&self, id: &OperationId, outcome: Outcome<RecordedResponse>) {
         self.store
-            .finish(id, holder(&self.store, id).await, outcome, None)
+            .finish(id, holder_token(&self.store, id).await, outcome, None)
             .await
             .unwrap();
     }
 
-    /// One operation in each state there is, by its id.
-    async fn one_of_each(&self) {
-        self.pending("pending").await;
-        self.running("running").await;
-        self.ended("succeeded", answered(json_response(r#"{"pages":5}"#)))
+    /// Creates one operation in each state. Each id names its state.
+    async fn create_one_of_each(&self) {
+        self.create_pending("pending").await;
+        self.create_running("running").await;
+        self.create_ended("succeeded", outcome_of(json_response(r#"{"pages":5}"#)))
             .await;
-        self.ended("empty", Outcome::Succeeded(None)).await;
-        self.ended("failed", Outcome::failed(FailureKind::TimedOut))
+        self.create_ended("empty", Outcome::Succeeded(None)).await;
+        self.create_ended("failed", Outcome::failed(FailureKind::TimedOut))
             .await;
         let mut refused = json_response(r#"{"title":"Report failed","code":"InvalidInput"}"#);
         *refused.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
         let media_type = HeaderValue::from_static("application/problem+json");
         refused.headers_mut().insert("content-type", media_type);
-        self.ended("refused", answered(refused)).await;
-        self.ended("canceled", Outcome::Canceled).await;
+        self.create_ended("refused", outcome_of(refused)).await;
+        self.create_ended("canceled", Outcome::Canceled).await;
     }
 
-    /// Sends a poll that is going to be held, and comes back once it is.
+    /// Sends a poll, and returns once the poll is held.
     async fn hold(&self, line: &str, fields: &[(&str, &str)]) -> JoinHandle<Answer> {
         let mut client = self.server.http1().await;
-        let held = self.store.waiters();
+        let before = self.store.waiters();
         let (method, uri) = line.split_once(' ').unwrap();
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in fields {
@@ -131,13 +133,13 @@ impl Polls {
         }
         let request = request.body(empty()).unwrap();
         let poll = tokio::spawn(async move { client.send(request).await });
-        until("the poll is held", || self.store.waiters() == held + 1).await;
+        until("the poll is held", || self.store.waiters() == before + 1).await;
         assert!(!poll.is_finished());
         poll
     }
 }
 
-fn nested<S: Store>(polls: PollService<S>) -> Router {
+fn nest<S: Store>(polls: PollService<S>) -> Router {
     Router::new().nest_service("/operations", polls)
 }
 
@@ -163,11 +165,11 @@ fn json_response(body: &'static str) -> Response<BufferedBody> {
     response
 }
 
-fn answered(response: Response<BufferedBody>) -> Outcome<RecordedResponse> {
+fn outcome_of(response: Response<BufferedBody>) -> Outcome<RecordedResponse> {
     RecordedResponse::new(response).into_outcome()
 }
 
-async fn done(poll: JoinHandle<Answer>) -> Answer {
+async fn answer_of(poll: JoinHandle<Answer>) -> Answer {
     soon(poll).await.unwrap()
 }
 
@@ -178,7 +180,7 @@ fn etag(answer: &Answer) -> String {
     etag.to_owned()
 }
 
-/// The fields but those of the connection and the moment.
+/// The fields of an answer, except those of the connection and the time.
 fn fields(answer: &Answer) -> Vec<(String, String)> {
     let mut fields: Vec<_> = answer
         .headers
@@ -190,28 +192,28 @@ fn fields(answer: &Answer) -> Vec<(String, String)> {
     fields
 }
 
-// ---- the accepted request --------------------------------------------------
+// ---- accepted requests ------------------------------------------------------
 
-/// A layer around an inner service that answers at once, with polls beside it.
-async fn accepting(
-    set: impl FnOnce(Operations<MemoryStore>) -> Operations<MemoryStore>,
+/// A server with a layer around a service that answers immediately, and a poll service.
+async fn accepting_server(
+    configure: impl FnOnce(Operations<MemoryStore>) -> Operations<MemoryStore>,
 ) -> (Server, Drain) {
-    let operations = set(Operations::new(MemoryStore::new()));
+    let operations = configure(Operations::new(MemoryStore::new()));
     let drain = operations.drain_handle();
     let inner =
         service_fn(|_: Request<_>| async { Ok::<_, Infallible>(Response::new(full("done"))) });
-    let layered = tower::ServiceBuilder::new()
+    let service = tower::ServiceBuilder::new()
         .layer(operations.layer())
         .service(inner);
     let app = Router::new()
-        .route("/reports", any_service(layered))
+        .route("/reports", any_service(service))
         .nest_service("/operations", operations.poll_service());
     (Server::hyper(app).await, drain)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_accepted_request_is_202_with_all_that_is_needed_to_poll() {
-    let (server, _drain) = accepting(|operations| operations).await;
+async fn a_202_has_all_fields_that_polls_need() {
+    let (server, _drain) = accepting_server(|operations| operations).await;
     for mut client in [server.http1().await, server.http2().await] {
         for method in ["POST", "PUT", "PATCH", "DELETE"] {
             let answer = client.ask(&format!("{method} /reports?a=1"), &[]).await;
@@ -235,9 +237,10 @@ async fn an_accepted_request_is_202_with_all_that_is_needed_to_poll() {
 #[tokio::test(flavor = "multi_thread")]
 async fn retry_after_is_in_whole_seconds_rounded_up_and_at_least_one() {
     for (millis, seconds) in [(0, "1"), (1, "1"), (1000, "1"), (1500, "2"), (60_001, "61")] {
-        let (server, _drain) =
-            accepting(|operations| operations.retry_after(move |_| Duration::from_millis(millis)))
-                .await;
+        let (server, _drain) = accepting_server(|operations| {
+            operations.retry_after(move |_| Duration::from_millis(millis))
+        })
+        .await;
         let answer = server.http1().await.post("/reports", "").await;
         answer.accepted();
         assert_eq!(answer.header("retry-after"), Some(seconds), "{millis} ms");
@@ -245,8 +248,8 @@ async fn retry_after_is_in_whole_seconds_rounded_up_and_at_least_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn location_is_what_the_application_says() {
-    let (server, _drain) = accepting(|operations| {
+async fn the_location_is_set_by_the_application() {
+    let (server, _drain) = accepting_server(|operations| {
         operations
             .public_url("https://api.example.com/v1/")
             .unwrap()
@@ -262,7 +265,7 @@ async fn location_is_what_the_application_says() {
     let link = format!("<{location}/result>; rel=\"result\"");
     assert_eq!(answer.header("link"), Some(link.as_str()));
 
-    let (server, _drain) = accepting(|operations| {
+    let (server, _drain) = accepting_server(|operations| {
         operations.location(|parts, id| {
             let tenant = parts.headers["x-tenant"].to_str().unwrap();
             format!("  /{tenant}/operations/{id}?v=1 ")
@@ -276,7 +279,8 @@ async fn location_is_what_the_application_says() {
     let link = format!("</acme/operations/{id}/result?v=1>; rel=\"result\"");
     assert_eq!(answer.header("link"), Some(link.as_str()));
 
-    let (server, _drain) = accepting(|operations| operations.location(|_, _| " ".into())).await;
+    let (server, _drain) =
+        accepting_server(|operations| operations.location(|_, _| " ".into())).await;
     let answer = server.http1().await.post("/reports", "").await;
     assert_eq!(answer.status, StatusCode::ACCEPTED);
     assert_eq!(answer.header("location"), None);
@@ -287,13 +291,13 @@ async fn location_is_what_the_application_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_layer_is_503_with_retry_after() {
-    let (server, drain) = accepting(|operations| operations).await;
+    let (server, drain) = accepting_server(|operations| operations).await;
     drain.close();
     let mut client = server.http1().await;
     let answer = client.post("/reports", "four").await;
     answer.problem(503, "shutting-down");
     assert_eq!(answer.header("retry-after"), Some("1"));
-    // What passes through goes on.
+    // Requests that pass through are still served.
     assert_eq!(client.get("/reports").await.text(), "done");
 }
 
@@ -302,7 +306,7 @@ async fn a_closed_layer_is_503_with_retry_after() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_state_is_200_with_the_operation() {
     let polls = Polls::new().await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
     for id in STATES {
         let answer = client.get(&format!("/operations/{id}")).await;
@@ -345,7 +349,7 @@ async fn every_state_is_200_with_the_operation() {
 #[tokio::test(flavor = "multi_thread")]
 async fn head_has_the_fields_of_get_and_no_body() {
     let polls = Polls::new().await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut raw = polls.server.raw().await;
     for id in STATES.into_iter().chain(["none", "..%2f"]) {
         for path in [
@@ -353,76 +357,80 @@ async fn head_has_the_fields_of_get_and_no_body() {
             format!("/operations/{id}/result"),
             "/operations".into(),
         ] {
-            let got = raw.ask(&format!("GET {path}")).await;
+            let get = raw.ask(&format!("GET {path}")).await;
             raw.send(format!("HEAD {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"))
                 .await
                 .unwrap();
             let head = raw.head_only().await;
-            assert_eq!(head.status, got.status, "{path}");
-            assert_eq!(fields(&head), fields(&got), "{path}");
+            assert_eq!(head.status, get.status, "{path}");
+            assert_eq!(fields(&head), fields(&get), "{path}");
             assert!(raw.has_nothing_yet(), "{path}");
         }
     }
     let mut client = polls.server.http2().await;
-    let got = client.get("/operations/succeeded").await;
+    let get = client.get("/operations/succeeded").await;
     let head = client.ask("HEAD /operations/succeeded", &[]).await;
     assert_eq!(head.body, "");
-    let length = got.body.len().to_string();
+    let length = get.body.len().to_string();
     assert_eq!(head.header("content-length"), Some(length.as_str()));
-    assert_eq!(etag(&head), etag(&got));
+    assert_eq!(etag(&head), etag(&get));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn head_of_a_recorded_response_has_its_length_whatever_it_is() {
+async fn head_of_a_result_has_the_length_of_the_recorded_response() {
     let polls = Polls::new().await;
     polls
-        .ended("none", answered(Response::new("".into())))
+        .create_ended("none", outcome_of(Response::new("".into())))
         .await;
     polls
-        .ended("some", answered(Response::new("four".into())))
+        .create_ended("some", outcome_of(Response::new("four".into())))
         .await;
     let mut no_content = Response::new(BufferedBody::default());
     *no_content.status_mut() = StatusCode::NO_CONTENT;
-    polls.ended("no-content", answered(no_content)).await;
+    polls
+        .create_ended("no-content", outcome_of(no_content))
+        .await;
     let mut trailers = http::HeaderMap::new();
     trailers.insert("x-checksum", HeaderValue::from_static("abc"));
     let mut with_trailers = Response::new(BufferedBody::new("four".into(), Some(trailers)));
-    let announced = HeaderValue::from_static("x-checksum");
-    with_trailers.headers_mut().insert("trailer", announced);
-    polls.ended("trailers", answered(with_trailers)).await;
+    let trailer_names = HeaderValue::from_static("x-checksum");
+    with_trailers.headers_mut().insert("trailer", trailer_names);
+    polls
+        .create_ended("trailers", outcome_of(with_trailers))
+        .await;
 
     let mut raw = polls.server.raw().await;
     for id in ["none", "some", "no-content", "trailers"] {
         let path = format!("/operations/{id}/result");
-        let got = raw.ask(&format!("GET {path}")).await;
+        let get = raw.ask(&format!("GET {path}")).await;
         raw.send(format!("HEAD {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"))
             .await
             .unwrap();
         let head = raw.head_only().await;
-        assert_eq!(head.status, got.status, "{id}");
-        let expected = fields(&got)
+        assert_eq!(head.status, get.status, "{id}");
+        let expected = fields(&get)
             .into_iter()
-            // hyper announces none where there is no body for them to follow.
+            // hyper sends no `trailer` field without a body.
             .filter(|(name, _)| name != "trailer");
         assert_eq!(fields(&head), expected.collect::<Vec<_>>(), "{id}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn progress_is_shown_while_it_runs_and_afterwards() {
+async fn progress_is_shown_during_and_after_the_run() {
     let polls = Polls::new().await;
-    let id = polls.running("q3").await;
+    let id = polls.create_running("q3").await;
     let mut client = polls.server.http1().await;
     let progress = Progress::from_count(2, 5)
         .with_unit("pages")
         .with_message("rendering");
     polls.report(&id, progress.clone()).await;
     let expected = serde_json::to_value(&progress).unwrap();
-    let shown = client.get("/operations/q3").await.json();
-    assert_eq!(shown["progress"], expected);
+    let polled = client.get("/operations/q3").await.json();
+    assert_eq!(polled["progress"], expected);
     polls.finish(&id, Outcome::Succeeded(None)).await;
-    let shown = client.get("/operations/q3").await.json();
-    assert_eq!(shown["progress"], expected);
+    let polled = client.get("/operations/q3").await.json();
+    assert_eq!(polled["progress"], expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -435,7 +443,7 @@ async fn retry_after_grows_with_the_age_of_the_operation() {
             .with_created_at(std::time::SystemTime::now() - age);
         Ok::<_, Infallible>(Some(snapshot))
     });
-    let server = Server::hyper(nested(PollService::read_only(store))).await;
+    let server = Server::hyper(nest(PollService::read_only(store))).await;
     let mut client = server.http1().await;
     let mut after = async |age: u64| -> u64 {
         let answer = client.get(&format!("/operations/{age}")).await;
@@ -452,29 +460,29 @@ async fn retry_after_grows_with_the_age_of_the_operation() {
 async fn the_etag_changes_with_every_version() {
     let polls = Polls::new().await;
     let mut client = polls.server.http1().await;
-    let mut seen = Vec::new();
-    let id = polls.pending("q3").await;
-    seen.push(etag(&client.get("/operations/q3").await));
+    let mut tags = Vec::new();
+    let id = polls.create_pending("q3").await;
+    tags.push(etag(&client.get("/operations/q3").await));
     polls
         .store
-        .start(&id, holder(&polls.store, &id).await)
+        .start(&id, holder_token(&polls.store, &id).await)
         .await
         .unwrap();
-    seen.push(etag(&client.get("/operations/q3").await));
+    tags.push(etag(&client.get("/operations/q3").await));
     polls.report(&id, Progress::from_count(1, 2)).await;
-    seen.push(etag(&client.get("/operations/q3").await));
+    tags.push(etag(&client.get("/operations/q3").await));
     polls.finish(&id, Outcome::Succeeded(None)).await;
-    seen.push(etag(&client.get("/operations/q3").await));
-    assert_eq!(etag(&client.get("/operations/q3").await), seen[3]);
-    seen.sort();
-    seen.dedup();
-    assert_eq!(seen.len(), 4);
+    tags.push(etag(&client.get("/operations/q3").await));
+    assert_eq!(etag(&client.get("/operations/q3").await), tags[3]);
+    tags.sort();
+    tags.dedup();
+    assert_eq!(tags.len(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_matching_if_none_match_is_304_with_its_fields_and_no_body() {
     let polls = Polls::new().await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
     for id in STATES {
         let uri = format!("/operations/{id}");
@@ -520,7 +528,7 @@ async fn a_matching_if_none_match_is_304_with_its_fields_and_no_body() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_result_has_no_validators_of_the_operation() {
     let polls = Polls::new().await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
     let tag = etag(&client.get("/operations/succeeded").await);
     let line = "GET /operations/succeeded/result";
@@ -532,7 +540,7 @@ async fn the_result_has_no_validators_of_the_operation() {
 // ---- waiting ---------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_poll_that_waits_is_held_until_the_operation_is_terminal() {
+async fn a_waiting_poll_is_held_until_the_end() {
     let polls = Polls::new().await;
     for (id, line, fields) in [
         ("a", "GET /operations/a?wait=20", &[][..]),
@@ -549,41 +557,41 @@ async fn a_poll_that_waits_is_held_until_the_operation_is_terminal() {
             &[("prefer", "wait=0")],
         ),
     ] {
-        let id = polls.pending(id).await;
+        let id = polls.create_pending(id).await;
         let poll = polls.hold(line, fields).await;
-        // It is not shown what is not the end.
+        // Changes before the end do not answer the poll.
         polls
             .store
-            .start(&id, holder(&polls.store, &id).await)
+            .start(&id, holder_token(&polls.store, &id).await)
             .await
             .unwrap();
         polls.report(&id, Progress::from_count(1, 2)).await;
-        until("it waits again", || polls.store.waiters() == 1).await;
+        until("the poll waits again", || polls.store.waiters() == 1).await;
         assert!(!poll.is_finished(), "{line}");
-        let begun = Instant::now();
+        let start = Instant::now();
         polls.finish(&id, Outcome::Succeeded(None)).await;
-        let answer = done(poll).await;
+        let answer = answer_of(poll).await;
         assert_eq!(answer.status, StatusCode::OK, "{line}");
         if line.starts_with("GET") {
             assert_eq!(answer.member("state"), "succeeded");
         }
         assert_eq!(answer.header("retry-after"), None);
-        assert!(begun.elapsed() < Duration::from_secs(10), "{line}");
+        assert!(start.elapsed() < Duration::from_secs(10), "{line}");
         assert_eq!(polls.store.waiters(), 0);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_poll_that_names_its_version_is_held_until_the_version_differs() {
+async fn a_poll_with_the_current_etag_is_held_until_the_next_version() {
     let polls = Polls::new().await;
-    let id = polls.pending("q3").await;
+    let id = polls.create_pending("q3").await;
     let mut client = polls.server.http1().await;
     let mut tag = etag(&client.get("/operations/q3").await);
-    let waiting = [
+    let requests = [
         ("GET /operations/q3?wait=20", None),
         ("GET /operations/q3", Some("wait=20")),
     ];
-    for (round, (line, prefer)) in waiting.into_iter().cycle().take(4).enumerate() {
+    for (round, (line, prefer)) in requests.into_iter().cycle().take(4).enumerate() {
         let mut fields = vec![("if-none-match", tag.as_str())];
         fields.extend(prefer.map(|prefer| ("prefer", prefer)));
         let poll = polls.hold(line, &fields).await;
@@ -591,7 +599,7 @@ async fn a_poll_that_names_its_version_is_held_until_the_version_differs() {
             0 => drop(
                 polls
                     .store
-                    .start(&id, holder(&polls.store, &id).await)
+                    .start(&id, holder_token(&polls.store, &id).await)
                     .await
                     .unwrap(),
             ),
@@ -602,7 +610,7 @@ async fn a_poll_that_names_its_version_is_held_until_the_version_differs() {
                     .await;
             }
         }
-        let answer = done(poll).await;
+        let answer = answer_of(poll).await;
         assert_eq!(answer.status, StatusCode::OK);
         let state = if round == 3 { "succeeded" } else { "running" };
         assert_eq!(answer.member("state"), state);
@@ -612,30 +620,30 @@ async fn a_poll_that_names_its_version_is_held_until_the_version_differs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_poll_that_names_an_older_version_is_answered_at_once() {
+async fn a_poll_with_an_older_etag_is_answered_at_once() {
     let polls = Polls::new().await;
-    let id = polls.pending("q3").await;
+    let id = polls.create_pending("q3").await;
     let mut client = polls.server.http1().await;
     let tag = etag(&client.get("/operations/q3").await);
     polls
         .store
-        .start(&id, holder(&polls.store, &id).await)
+        .start(&id, holder_token(&polls.store, &id).await)
         .await
         .unwrap();
-    let begun = Instant::now();
+    let start = Instant::now();
     let fields = [("if-none-match", tag.as_str()), ("prefer", "wait=30")];
     let answer = client.ask("GET /operations/q3", &fields).await;
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.member("state"), "running");
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(start.elapsed() < Duration::from_secs(10));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_terminal_is_not_waited_for() {
+async fn a_poll_of_a_terminal_operation_is_never_held() {
     let polls = Polls::new().await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
-    let begun = Instant::now();
+    let start = Instant::now();
     for id in TERMINAL {
         let uri = format!("GET /operations/{id}?wait=30");
         let answer = client.ask(&uri, &[]).await;
@@ -651,41 +659,41 @@ async fn what_is_terminal_is_not_waited_for() {
         .get("/operations/none?wait=30")
         .await
         .problem(404, "not-found");
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(start.elapsed() < Duration::from_secs(10));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_the_end_of_its_time_a_poll_is_answered_as_if_it_had_not_waited() {
+async fn a_poll_whose_wait_is_over_is_answered_like_one_without_a_wait() {
     let polls = Polls::new().await;
-    polls.running("q3").await;
+    polls.create_running("q3").await;
     let mut client = polls.server.http1().await;
-    let begun = Instant::now();
+    let start = Instant::now();
     let answer = client.get("/operations/q3?wait=1").await;
-    assert!(begun.elapsed() >= Duration::from_secs(1));
+    assert!(start.elapsed() >= Duration::from_secs(1));
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.member("state"), "running");
     assert!(answer.header("retry-after").is_some());
 
     let tag = etag(&answer);
-    let begun = Instant::now();
+    let start = Instant::now();
     let fields = [("if-none-match", tag.as_str()), ("prefer", "wait=1")];
     let answer = client.ask("GET /operations/q3", &fields).await;
-    assert!(begun.elapsed() >= Duration::from_secs(1));
+    assert!(start.elapsed() >= Duration::from_secs(1));
     assert_eq!(answer.status, StatusCode::NOT_MODIFIED);
     assert_eq!(etag(&answer), tag);
 
-    let begun = Instant::now();
+    let start = Instant::now();
     let answer = client.get("/operations/q3/result?wait=1").await;
-    assert!(begun.elapsed() >= Duration::from_secs(1));
+    assert!(start.elapsed() >= Duration::from_secs(1));
     assert_eq!(answer.status, StatusCode::ACCEPTED);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_poll_is_held_longer_than_the_cap() {
-    let polls = Polls::configured(|polls| polls.max_wait(Duration::from_millis(50))).await;
-    polls.running("q3").await;
+async fn a_poll_is_held_at_most_for_the_maximum_wait() {
+    let polls = Polls::with_polls(|polls| polls.max_wait(Duration::from_millis(50))).await;
+    polls.create_running("q3").await;
     let mut client = polls.server.http1().await;
-    let begun = Instant::now();
+    let start = Instant::now();
     for wait in ["1000", "99999999999999999999999999"] {
         let answer = client.get(&format!("/operations/q3?wait={wait}")).await;
         assert_eq!(answer.member("state"), "running");
@@ -695,38 +703,38 @@ async fn no_poll_is_held_longer_than_the_cap() {
             .await;
         assert_eq!(answer.member("state"), "running");
     }
-    assert!(begun.elapsed() >= Duration::from_millis(200));
+    assert!(start.elapsed() >= Duration::from_millis(200));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn past_the_bound_on_held_polls_the_others_are_answered_at_once() {
-    let polls = Polls::configured(|polls| polls.max_held(1)).await;
-    let id = polls.running("q3").await;
+async fn polls_beyond_the_bound_on_held_polls_are_answered_at_once() {
+    let polls = Polls::with_polls(|polls| polls.max_held(1)).await;
+    let id = polls.create_running("q3").await;
     let poll = polls.hold("GET /operations/q3?wait=20", &[]).await;
     let mut client = polls.server.http1().await;
-    let begun = Instant::now();
+    let start = Instant::now();
     for _ in 0..5 {
         let answer = client.get("/operations/q3?wait=20").await;
         assert_eq!(answer.member("state"), "running");
         let answer = client.get("/operations/q3/result?wait=20").await;
         assert_eq!(answer.status, StatusCode::ACCEPTED);
     }
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(start.elapsed() < Duration::from_secs(10));
     polls.finish(&id, Outcome::Succeeded(None)).await;
-    assert_eq!(done(poll).await.member("state"), "succeeded");
-    // Its place is free again.
-    let id = polls.running("q4").await;
+    assert_eq!(answer_of(poll).await.member("state"), "succeeded");
+    // The permit of the first poll is free again.
+    let id = polls.create_running("q4").await;
     let poll = polls.hold("GET /operations/q4?wait=20", &[]).await;
     polls.finish(&id, Outcome::Succeeded(None)).await;
-    done(poll).await;
+    answer_of(poll).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_seconds_are_no_wait_and_what_is_no_number_is_400() {
+async fn a_wait_of_zero_is_no_wait_and_an_invalid_one_is_400() {
     let polls = Polls::new().await;
-    polls.running("q3").await;
+    polls.create_running("q3").await;
     let mut client = polls.server.http1().await;
-    let begun = Instant::now();
+    let start = Instant::now();
     for (line, prefer) in [
         ("GET /operations/q3?wait=0", ""),
         ("GET /operations/q3?wait=00", "wait=30"),
@@ -742,23 +750,23 @@ async fn no_seconds_are_no_wait_and_what_is_no_number_is_400() {
         let answer = client.get(&format!("/operations/q3?wait={wait}")).await;
         answer.problem(400, "invalid-wait");
     }
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(start.elapsed() < Duration::from_secs(10));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn held_polls_are_answered_when_the_doors_close() {
+async fn held_polls_are_answered_at_the_close() {
     let store = MemoryStore::new();
     let operations = Operations::new(store.clone());
     let (polls, drain) = (operations.poll_service(), operations.drain_handle());
     let polls = Polls {
-        server: Server::hyper(nested(polls)).await,
+        server: Server::hyper(nest(polls)).await,
         store,
     };
-    polls.running("q3").await;
+    polls.create_running("q3").await;
     let mut client = polls.server.http1().await;
     let tag = etag(&client.get("/operations/q3").await);
-    let begun = Instant::now();
-    let held = [
+    let start = Instant::now();
+    let held_polls = [
         polls.hold("GET /operations/q3?wait=30", &[]).await,
         polls
             .hold("GET /operations/q3?wait=30", &[("if-none-match", &tag)])
@@ -766,22 +774,22 @@ async fn held_polls_are_answered_when_the_doors_close() {
         polls.hold("GET /operations/q3/result?wait=30", &[]).await,
     ];
     drain.close();
-    for (poll, status) in held.into_iter().zip([200, 304, 202]) {
-        assert_eq!(done(poll).await.status, status);
+    for (poll, status) in held_polls.into_iter().zip([200, 304, 202]) {
+        assert_eq!(answer_of(poll).await.status, status);
     }
-    // From now on none is held.
+    // No further poll is held.
     let answer = client.get("/operations/q3?wait=30").await;
     assert_eq!(answer.member("state"), "running");
-    assert!(begun.elapsed() < Duration::from_secs(15));
+    assert!(start.elapsed() < Duration::from_secs(15));
     assert_eq!(polls.store.waiters(), 0);
 }
 
-// ---- the result ------------------------------------------------------------
+// ---- results ----------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn there_is_no_result_before_the_end() {
+async fn a_result_before_the_end_is_202() {
     let polls = Polls::new().await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
     for id in ["pending", "running"] {
         let answer = client.get(&format!("/operations/{id}/result")).await;
@@ -793,31 +801,31 @@ async fn there_is_no_result_before_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_result_that_is_waited_for_is_held_until_it_is_there() {
+async fn a_waiting_poll_of_the_result_is_held_until_the_end() {
     let polls = Polls::new().await;
     for (id, line, prefer) in [
         ("a", "GET /operations/a/result?wait=20", ""),
         ("b", "GET /operations/b/result", "wait=20"),
     ] {
-        let id = polls.pending(id).await;
+        let id = polls.create_pending(id).await;
         let poll = polls.hold(line, &[("prefer", prefer)]).await;
         polls
             .store
-            .start(&id, holder(&polls.store, &id).await)
+            .start(&id, holder_token(&polls.store, &id).await)
             .await
             .unwrap();
-        until("it waits again", || polls.store.waiters() == 1).await;
+        until("the poll waits again", || polls.store.waiters() == 1).await;
         polls
-            .finish(&id, answered(Response::new("done".into())))
+            .finish(&id, outcome_of(Response::new("done".into())))
             .await;
-        let answer = done(poll).await;
+        let answer = answer_of(poll).await;
         assert_eq!(answer.status, StatusCode::OK);
         assert_eq!(answer.text(), "done");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recorded_response_comes_back_byte_for_byte() {
+async fn a_recorded_response_is_replayed_byte_for_byte() {
     let polls = Polls::new().await;
     let odd: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     for (id, status, body) in [
@@ -835,7 +843,7 @@ async fn a_recorded_response_comes_back_byte_for_byte() {
             .header("content-type", "application/x-odd")
             .body(BufferedBody::from(body.clone()))
             .unwrap();
-        polls.ended(id, answered(response)).await;
+        polls.create_ended(id, outcome_of(response)).await;
         for mut client in [polls.server.http1().await, polls.server.http2().await] {
             let answer = client.get(&format!("/operations/{id}/result")).await;
             assert_eq!(answer.status, status);
@@ -851,22 +859,22 @@ async fn a_recorded_response_comes_back_byte_for_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_a_replayed_404_says_that_it_is_one() {
+async fn a_replayed_404_differs_from_a_404_of_the_poll_service() {
     let polls = Polls::new().await;
     let mut response = Response::new("no such report".into());
     *response.status_mut() = StatusCode::NOT_FOUND;
-    polls.ended("q3", answered(response)).await;
+    polls.create_ended("q3", outcome_of(response)).await;
     let mut client = polls.server.http1().await;
     let replayed = client.get("/operations/q3/result").await;
     assert_eq!(replayed.status, StatusCode::NOT_FOUND);
     assert_eq!(replayed.header("operation-result"), Some("404"));
-    let own = client.get("/operations/none/result").await;
-    own.problem(404, "not-found");
-    assert_eq!(own.header("operation-result"), None);
+    let direct = client.get("/operations/none/result").await;
+    direct.problem(404, "not-found");
+    assert_eq!(direct.header("operation-result"), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_without_a_response_gives_its_problem_with_its_status() {
+async fn a_failure_without_a_response_is_its_problem_with_its_status() {
     let polls = Polls::new().await;
     let mut client = polls.server.http1().await;
     for (kind, status) in [
@@ -879,14 +887,14 @@ async fn a_failure_without_a_response_gives_its_problem_with_its_status() {
         (FailureKind::NotDispatched, 503),
     ] {
         let code = kind.urn().strip_prefix("urn:tower-operations:").unwrap();
-        polls.ended(code, Outcome::failed(kind)).await;
-        let shown = client.get(&format!("/operations/{code}")).await.json();
+        polls.create_ended(code, Outcome::failed(kind)).await;
+        let polled = client.get(&format!("/operations/{code}")).await.json();
         let answer = client.get(&format!("/operations/{code}/result")).await;
-        assert_eq!(answer.problem(status, code), shown["problem"]);
+        assert_eq!(answer.problem(status, code), polled["problem"]);
         assert_eq!(answer.header("cache-control"), Some("private, no-store"));
     }
-    let own = Problem::new(StatusCode::PAYMENT_REQUIRED).with("balance", 30);
-    polls.ended("own", Outcome::failed(own)).await;
+    let problem = Problem::new(StatusCode::PAYMENT_REQUIRED).with("balance", 30);
+    polls.create_ended("own", Outcome::failed(problem)).await;
     let answer = client.get("/operations/own/result").await;
     assert_eq!(answer.status, StatusCode::PAYMENT_REQUIRED);
     assert_eq!(answer.json()["balance"], 30);
@@ -895,7 +903,7 @@ async fn a_failure_without_a_response_gives_its_problem_with_its_status() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_result_of_a_canceled_operation_is_410() {
     let polls = Polls::new().await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
     let answer = client.get("/operations/canceled/result").await;
     answer.problem(410, "canceled");
@@ -903,14 +911,14 @@ async fn the_result_of_a_canceled_operation_is_410() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn range_is_ignored() {
+async fn a_range_is_ignored() {
     let polls = Polls::new().await;
     let response = Response::builder()
         .header("accept-ranges", "bytes")
         .header("etag", "\"own\"")
         .body(BufferedBody::from("0123456789"))
         .unwrap();
-    polls.ended("q3", answered(response)).await;
+    polls.create_ended("q3", outcome_of(response)).await;
     let mut client = polls.server.http1().await;
     for fields in [
         &[("range", "bytes=2-3")][..],
@@ -926,9 +934,9 @@ async fn range_is_ignored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn results_of_a_type_of_one_s_own_are_json() {
+async fn results_of_a_custom_type_are_json() {
     let store = MemoryStore::<Vec<u32>>::with_weigher(|_| 0);
-    let server = Server::hyper(nested(PollService::new(store.clone()))).await;
+    let server = Server::hyper(nest(PollService::new(store.clone()))).await;
     let mut client = server.http1().await;
     for (id, outcome) in [
         ("some", Outcome::Succeeded(Some(vec![1, 2]))),
@@ -940,14 +948,17 @@ async fn results_of_a_type_of_one_s_own_are_json() {
     ] {
         let id: OperationId = id.parse().unwrap();
         store.create(NewOperation::new(id.clone())).await.unwrap();
-        store.start(&id, holder(&store, &id).await).await.unwrap();
         store
-            .finish(&id, holder(&store, &id).await, outcome, None)
+            .start(&id, holder_token(&store, &id).await)
+            .await
+            .unwrap();
+        store
+            .finish(&id, holder_token(&store, &id).await, outcome, None)
             .await
             .unwrap();
     }
-    let shown = client.get("/operations/some").await;
-    assert_eq!(shown.json()["result"], json!([1, 2]));
+    let polled = client.get("/operations/some").await;
+    assert_eq!(polled.json()["result"], json!([1, 2]));
     let result = client.get("/operations/some/result").await;
     assert_eq!(result.status, StatusCode::OK);
     assert_eq!(result.text(), "[1,2]");
@@ -960,7 +971,7 @@ async fn results_of_a_type_of_one_s_own_are_json() {
     assert_eq!(result.status, StatusCode::CONFLICT);
 }
 
-// ---- what is embedded ------------------------------------------------------
+// ---- embedded results -------------------------------------------------------
 
 fn with_type(media_type: &str, body: impl Into<Bytes>) -> Response<BufferedBody> {
     Response::builder()
@@ -978,7 +989,9 @@ async fn json_is_embedded_verbatim_and_text_as_a_string() {
         ("a", "application/json"),
         ("b", "application/vnd.report+json; charset=utf-8"),
     ] {
-        polls.ended(id, answered(with_type(media_type, odd))).await;
+        polls
+            .create_ended(id, outcome_of(with_type(media_type, odd)))
+            .await;
         let answer = client.get(&format!("/operations/{id}")).await;
         assert!(
             answer.text().contains(&format!("\"result\":{odd},")),
@@ -988,22 +1001,26 @@ async fn json_is_embedded_verbatim_and_text_as_a_string() {
     }
     let text = "grün, \"quoted\"\n\\ and \u{1}";
     for (id, media_type) in [("c", "text/plain"), ("d", "text/csv; charset=UTF-8")] {
-        polls.ended(id, answered(with_type(media_type, text))).await;
+        polls
+            .create_ended(id, outcome_of(with_type(media_type, text)))
+            .await;
         let answer = client.get(&format!("/operations/{id}")).await;
         assert_eq!(answer.json()["result"], text);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_else_is_to_be_had_from_the_result_alone() {
-    let polls = Polls::configured(|polls| polls.inline_limit(10)).await;
-    let mut zipped = with_type("application/json", "{}");
-    let coding = HeaderValue::from_static("gzip");
-    zipped.headers_mut().insert("content-encoding", coding);
+async fn other_results_are_available_only_from_the_result_resource() {
+    let polls = Polls::with_polls(|polls| polls.inline_limit(10)).await;
+    let mut gzip_response = with_type("application/json", "{}");
+    let encoding = HeaderValue::from_static("gzip");
+    gzip_response
+        .headers_mut()
+        .insert("content-encoding", encoding);
     let mut client = polls.server.http1().await;
     for (id, response) in [
         ("pdf", with_type("application/pdf", "%PDF")),
-        ("zipped", zipped),
+        ("zipped", gzip_response),
         ("no-type", Response::new("text".into())),
         ("no-json", with_type("application/json", "{\"a\":")),
         ("latin", with_type("text/plain; charset=iso-8859-1", "a")),
@@ -1012,10 +1029,10 @@ async fn all_else_is_to_be_had_from_the_result_alone() {
         ("long-text", with_type("text/plain", "01234567890")),
     ] {
         let body = response.body().data().clone();
-        polls.ended(id, answered(response)).await;
-        let shown = client.get(&format!("/operations/{id}")).await.json();
-        assert_eq!(shown["state"], "succeeded", "{id}");
-        assert!(!shown.as_object().unwrap().contains_key("result"), "{id}");
+        polls.create_ended(id, outcome_of(response)).await;
+        let polled = client.get(&format!("/operations/{id}")).await.json();
+        assert_eq!(polled["state"], "succeeded", "{id}");
+        assert!(!polled.as_object().unwrap().contains_key("result"), "{id}");
         let result = client.get(&format!("/operations/{id}/result")).await;
         assert_eq!(result.body, body, "{id}");
     }
@@ -1023,18 +1040,18 @@ async fn all_else_is_to_be_had_from_the_result_alone() {
         ("json", with_type("application/json", "[1,2,3,45]")),
         ("text", with_type("text/plain", "0123456789")),
     ] {
-        polls.ended(id, answered(response)).await;
-        let shown = client.get(&format!("/operations/{id}")).await.json();
-        assert!(shown.as_object().unwrap().contains_key("result"), "{id}");
+        polls.create_ended(id, outcome_of(response)).await;
+        let polled = client.get(&format!("/operations/{id}")).await.json();
+        assert!(polled.as_object().unwrap().contains_key("result"), "{id}");
     }
 }
 
 // ---- DELETE ----------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn delete_cancels_what_is_not_terminal_and_answers_the_same_again() {
+async fn a_delete_cancels_a_live_operation_and_is_idempotent() {
     let polls = Polls::new().await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
     for id in ["pending", "running"] {
         let line = format!("DELETE /operations/{id}");
@@ -1042,13 +1059,13 @@ async fn delete_cancels_what_is_not_terminal_and_answers_the_same_again() {
         assert_eq!(first.status, StatusCode::OK);
         assert_eq!(first.member("id"), id);
         assert_eq!(first.member("state"), "canceled");
-        let again = client.ask(&line, &[]).await;
-        assert_eq!(again.status, StatusCode::OK);
-        assert_eq!(again.body, first.body);
-        assert_eq!(etag(&again), etag(&first));
-        let shown = client.get(&format!("/operations/{id}")).await;
-        assert_eq!(shown.body, first.body);
-        assert_eq!(etag(&shown), etag(&first));
+        let second = client.ask(&line, &[]).await;
+        assert_eq!(second.status, StatusCode::OK);
+        assert_eq!(second.body, first.body);
+        assert_eq!(etag(&second), etag(&first));
+        let polled = client.get(&format!("/operations/{id}")).await;
+        assert_eq!(polled.body, first.body);
+        assert_eq!(etag(&polled), etag(&first));
         client
             .get(&format!("/operations/{id}/result"))
             .await
@@ -1064,19 +1081,19 @@ async fn delete_cancels_what_is_not_terminal_and_answers_the_same_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn delete_stops_the_work() {
+async fn a_delete_stops_the_run() {
     let store = MemoryStore::new();
     let operations = Operations::new(store.clone());
     let (layer, drain) = (operations.layer(), operations.drain_handle());
-    let dropped = Arc::new(AtomicUsize::new(0));
-    let (begin, mut begun) = tokio::sync::mpsc::unbounded_channel();
+    let drops = Arc::new(AtomicUsize::new(0));
+    let (begin, mut begin_receiver) = tokio::sync::mpsc::unbounded_channel();
     struct OnDrop(Arc<AtomicUsize>);
     impl Drop for OnDrop {
         fn drop(&mut self) {
             self.0.fetch_add(1, SeqCst);
         }
     }
-    let guard = Arc::clone(&dropped);
+    let guard = Arc::clone(&drops);
     let inner = service_fn(move |_: Request<_>| {
         let guard = OnDrop(Arc::clone(&guard));
         let begin = begin.clone();
@@ -1086,25 +1103,25 @@ async fn delete_stops_the_work() {
             std::future::pending::<Result<Response<BufferedBody>, Infallible>>().await
         }
     });
-    let layered = tower::ServiceBuilder::new().layer(layer).service(inner);
+    let service = tower::ServiceBuilder::new().layer(layer).service(inner);
     let app = Router::new()
-        .route("/reports", post_service(layered))
+        .route("/reports", post_service(service))
         .nest_service("/operations", PollService::new(store.clone()));
     let server = Server::hyper(app).await;
     let mut client = server.http1().await;
     let location = client.post("/reports", "").await.accepted();
-    soon(begun.recv()).await.unwrap();
+    soon(begin_receiver.recv()).await.unwrap();
     let answer = client.ask(&format!("DELETE {location}"), &[]).await;
     assert_eq!(answer.member("state"), "canceled");
-    until("the work is dropped", || dropped.load(SeqCst) == 1).await;
+    until("the work is dropped", || drops.load(SeqCst) == 1).await;
     let report = soon(drain.drain(Duration::from_secs(10))).await;
     assert!(report.is_clean(), "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn delete_of_what_has_finished_is_409_and_changes_nothing() {
+async fn a_delete_of_an_ended_operation_is_409_and_changes_nothing() {
     let polls = Polls::new().await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
     for id in ["succeeded", "empty", "failed", "refused"] {
         let uri = format!("/operations/{id}");
@@ -1116,9 +1133,9 @@ async fn delete_of_what_has_finished_is_409_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn delete_with_the_current_if_match_forgets_what_has_finished() {
+async fn a_delete_with_the_current_etag_deletes_an_ended_operation() {
     let polls = Polls::new().await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
     for id in ["succeeded", "empty", "failed", "refused"] {
         let uri = format!("/operations/{id}");
@@ -1139,9 +1156,9 @@ async fn delete_with_the_current_if_match_forgets_what_has_finished() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn delete_with_another_if_match_is_412_and_changes_nothing() {
+async fn a_delete_with_another_etag_is_412_and_changes_nothing() {
     let polls = Polls::new().await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
     for id in STATES {
         let uri = format!("/operations/{id}");
@@ -1159,9 +1176,9 @@ async fn delete_with_another_if_match_is_412_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn delete_with_the_current_if_match_cancels_what_goes_on() {
+async fn a_delete_with_the_current_etag_cancels_a_live_operation() {
     let polls = Polls::new().await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
     let tag = etag(&client.get("/operations/running").await);
     let answer = client
@@ -1169,17 +1186,17 @@ async fn delete_with_the_current_if_match_cancels_what_goes_on() {
         .await;
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.member("state"), "canceled");
-    // It is at another version now.
+    // The operation has another version now.
     let answer = client
         .ask("DELETE /operations/running", &[("if-match", &tag)])
         .await;
     answer.problem(412, "precondition-failed");
 }
 
-// ---- what is no question ---------------------------------------------------
+// ---- invalid requests -------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_that_is_missing_is_400() {
+async fn a_missing_id_is_400() {
     let polls = Polls::new().await;
     let mut client = polls.server.http1().await;
     for uri in [
@@ -1195,9 +1212,9 @@ async fn an_id_that_is_missing_is_400() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_may_come_in_the_query() {
+async fn an_id_is_read_from_the_query() {
     let polls = Polls::new().await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
     for uri in [
         "/operations?id=succeeded",
@@ -1212,10 +1229,10 @@ async fn an_id_may_come_in_the_query() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_trailing_slash_is_ignored() {
     let polls = Polls::new().await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
-    let shown = client.get("/operations/succeeded/").await;
-    assert_eq!(shown.member("id"), "succeeded");
+    let polled = client.get("/operations/succeeded/").await;
+    assert_eq!(polled.member("id"), "succeeded");
     let result = client.get("/operations/succeeded/result/").await;
     assert_eq!(result.text(), r#"{"pages":5}"#);
     let canceled = client.ask("DELETE /operations/running/", &[]).await;
@@ -1228,7 +1245,7 @@ async fn one_trailing_slash_is_ignored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_operation_is_404_whatever_is_asked() {
+async fn an_unknown_operation_is_404_for_every_request() {
     let polls = Polls::new().await;
     let mut client = polls.server.http1().await;
     for line in [
@@ -1246,22 +1263,22 @@ async fn an_unknown_operation_is_404_whatever_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_has_expired_is_404() {
+async fn an_expired_operation_is_404() {
     let store = MemoryStore::new().ttl(Duration::ZERO);
     let polls = PollService::new(store.clone());
     let polls = Polls {
-        server: Server::hyper(nested(polls)).await,
+        server: Server::hyper(nest(polls)).await,
         store,
     };
-    let id = polls.running("q3").await;
+    let id = polls.create_running("q3").await;
     let mut client = polls.server.http1().await;
     assert_eq!(client.get("/operations/q3").await.status, StatusCode::OK);
     polls.finish(&id, Outcome::Succeeded(None)).await;
     client.get("/operations/q3").await.problem(404, "not-found");
 }
 
-/// An answer without what tells its id.
-fn but_for(answer: &Answer, id: &str) -> (StatusCode, Vec<(String, String)>, String) {
+/// The parts of an answer, with its id replaced.
+fn without_id(answer: &Answer, id: &str) -> (StatusCode, Vec<(String, String)>, String) {
     (
         answer.status,
         fields(answer),
@@ -1270,17 +1287,17 @@ fn but_for(answer: &Answer, id: &str) -> (StatusCode, Vec<(String, String)>, Str
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn somebody_else_s_operation_is_the_404_of_an_unknown_one() {
+async fn an_operation_of_another_owner_is_the_404_of_an_unknown_one() {
     let polls = Polls::new().await;
     for id in ["theirs-1", "theirs-2"] {
         let id: OperationId = id.parse().unwrap();
-        let owned = NewOperation::new(id.clone()).with_owner(Some(owner()));
-        polls.store.create(owned).await.unwrap();
+        let new = NewOperation::new(id.clone()).with_owner(Some(owner()));
+        polls.store.create(new).await.unwrap();
     }
     let id: OperationId = "theirs-2".parse().unwrap();
     polls
         .store
-        .start(&id, holder(&polls.store, &id).await)
+        .start(&id, holder_token(&polls.store, &id).await)
         .await
         .unwrap();
     polls.finish(&id, Outcome::Succeeded(None)).await;
@@ -1297,14 +1314,14 @@ async fn somebody_else_s_operation_is_the_404_of_an_unknown_one() {
             let mut ask = async |id: &str| {
                 let line = format!("{method} /operations/{id}{suffix}");
                 let answer = client.ask(&line, fields).await;
-                but_for(&answer, id)
+                without_id(&answer, id)
             };
             let unknown = ask("nobodys1").await;
             assert_eq!(ask("theirs-1").await, unknown, "{method} {suffix}");
             assert_eq!(ask("theirs-2").await, unknown, "{method} {suffix}");
         }
     }
-    // They have not been touched either.
+    // The operations are unchanged.
     let record = polls.store.get(&"theirs-1".parse().unwrap()).await.unwrap();
     assert_eq!(record.unwrap().operation().state().as_str(), "pending");
 }
@@ -1314,43 +1331,43 @@ fn owner() -> Owner {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_methods_are_405_and_options_is_204_with_what_is_allowed() {
+async fn other_methods_are_405_and_options_is_204_with_allow() {
     let polls = Polls::new().await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
-    for (uri, allowed) in [
+    for (uri, allow) in [
         ("/operations/succeeded", "GET, HEAD, DELETE, OPTIONS"),
         ("/operations/none", "GET, HEAD, DELETE, OPTIONS"),
         ("/operations/succeeded/result", "GET, HEAD, OPTIONS"),
     ] {
-        assert_methods(&mut client, uri, allowed).await;
+        assert_methods(&mut client, uri, allow).await;
     }
     let answer = client.ask("DELETE /operations/succeeded/result", &[]).await;
     answer.problem(405, "method-not-allowed");
     assert_eq!(answer.header("allow"), Some("GET, HEAD, OPTIONS"));
 }
 
-async fn assert_methods(client: &mut Client, uri: &str, allowed: &str) {
+async fn assert_methods(client: &mut Client, uri: &str, allow: &str) {
     for method in ["POST", "PUT", "PATCH", "TRACE", "PROPFIND"] {
         let answer = client.ask(&format!("{method} {uri}"), &[]).await;
         answer.problem(405, "method-not-allowed");
-        assert_eq!(answer.header("allow"), Some(allowed), "{method} {uri}");
+        assert_eq!(answer.header("allow"), Some(allow), "{method} {uri}");
     }
     let answer = client.ask(&format!("OPTIONS {uri}"), &[]).await;
     assert_eq!(answer.status, StatusCode::NO_CONTENT, "{uri}");
-    assert_eq!(answer.header("allow"), Some(allowed), "{uri}");
+    assert_eq!(answer.header("allow"), Some(allow), "{uri}");
     assert_eq!(answer.body, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_only_service_cancels_nothing_and_does_not_say_it_could() {
+async fn a_read_only_service_neither_cancels_nor_allows_delete() {
     let store = MemoryStore::new();
     let polls = PollService::read_only(store.clone());
     let polls = Polls {
-        server: Server::hyper(nested(polls)).await,
+        server: Server::hyper(nest(polls)).await,
         store,
     };
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
     let answer = client.ask("DELETE /operations/running", &[]).await;
     answer.problem(405, "method-not-allowed");
@@ -1358,25 +1375,25 @@ async fn a_read_only_service_cancels_nothing_and_does_not_say_it_could() {
     for uri in ["/operations/running", "/operations/running/result"] {
         assert_methods(&mut client, uri, "GET, HEAD, OPTIONS").await;
     }
-    // It cannot be told of changes, so it does not wait for one.
-    let begun = Instant::now();
+    // The service gets no notice of changes, so it holds no poll.
+    let start = Instant::now();
     let answer = client.get("/operations/running?wait=30").await;
     assert_eq!(answer.member("state"), "running");
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(start.elapsed() < Duration::from_secs(10));
     assert_eq!(
         client.get("/operations/succeeded/result").await.text(),
         r#"{"pages":5}"#
     );
 }
 
-// ---- a store that is down --------------------------------------------------
+// ---- failing stores ---------------------------------------------------------
 
 const SECRET: &str = "postgres://admin:hunter2@db";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_is_down_is_503_and_its_words_stay_inside() {
-    type Failing = fn() -> StoreError;
-    let errors: [Failing; 2] = [
+async fn an_unavailable_store_is_503_without_its_error_text() {
+    type MakeError = fn() -> StoreError;
+    let errors: [MakeError; 2] = [
         || StoreError::unavailable(SECRET),
         || StoreError::refused(SECRET),
     ];
@@ -1384,7 +1401,7 @@ async fn a_store_that_is_down_is_503_and_its_words_stay_inside() {
         let read = move |_: OperationId| async move { Err::<Option<Record<u32>>, _>(error()) };
         let write = move |_: Change<u32>| async move { Err::<bool, _>(error()) };
         let store = Polling::new(RepositoryFn::new(read, write), Duration::from_millis(10));
-        let server = Server::hyper(nested(PollService::new(store))).await;
+        let server = Server::hyper(nest(PollService::new(store))).await;
         let mut client = server.http1().await;
         for line in [
             "GET /operations/q3",
@@ -1398,22 +1415,22 @@ async fn a_store_that_is_down_is_503_and_its_words_stay_inside() {
             assert!(!answer.text().contains("hunter2"), "{answer:?}");
         }
     }
-    // Nor does the text of an error that is not the store's own.
+    // The text of an error that is not the store's own is hidden too.
     let store = StoreFn::new(|_| async { Err::<Option<Snapshot<u32>>, _>(SECRET) });
-    let server = Server::hyper(nested(PollService::read_only(store))).await;
+    let server = Server::hyper(nest(PollService::read_only(store))).await;
     let answer = server.http1().await.get("/operations/q3").await;
     answer.problem(503, "unavailable");
     assert!(!answer.text().contains("hunter2"), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_goes_down_while_a_poll_is_held_is_503() {
+async fn a_store_that_fails_during_a_held_poll_is_503() {
     let rows = Arc::new(Mutex::new(Some(HashMap::<OperationId, Record<u32>>::new())));
     let table = Arc::clone(&rows);
     let reads = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&reads);
+    let counter = Arc::clone(&reads);
     let read = move |id: OperationId| {
-        counted.fetch_add(1, SeqCst);
+        counter.fetch_add(1, SeqCst);
         let table = table.lock().unwrap();
         let row = table.as_ref().map(|rows| rows.get(&id).cloned());
         async move { row.ok_or("down") }
@@ -1428,35 +1445,35 @@ async fn a_store_that_goes_down_while_a_poll_is_held_is_503() {
     let store = Polling::new(RepositoryFn::new(read, write), Duration::from_millis(1));
     let id: OperationId = "q3".parse().unwrap();
     store.create(NewOperation::new(id)).await.unwrap();
-    let server = Server::hyper(nested(PollService::new(store))).await;
+    let server = Server::hyper(nest(PollService::new(store))).await;
     let mut client = server.http1().await;
     let poll = tokio::spawn(async move { client.get("/operations/q3?wait=30").await });
     let before = reads.load(SeqCst);
     until("the poll is held", || reads.load(SeqCst) > before + 3).await;
     rows.lock().unwrap().take();
-    let answer = done(poll).await;
+    let answer = answer_of(poll).await;
     answer.problem(503, "unavailable");
 }
 
-// ---- what the application decides ------------------------------------------
+// ---- settings of the application --------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_application_may_find_the_id_by_itself() {
-    let polls = Polls::configured(|polls| {
+async fn the_application_extracts_the_id() {
+    let polls = Polls::with_polls(|polls| {
         polls.operation_id(|parts| {
             let id = parts.headers.get("x-operation")?;
             id.to_str().ok().map(Into::into)
         })
     })
     .await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
-    let ours = [("x-operation", "succeeded")];
+    let id_field = [("x-operation", "succeeded")];
     for uri in ["/operations", "/operations/", "/operations/none"] {
-        let answer = client.ask(&format!("GET {uri}"), &ours).await;
+        let answer = client.ask(&format!("GET {uri}"), &id_field).await;
         assert_eq!(answer.member("id"), "succeeded", "{uri}");
     }
-    let answer = client.ask("GET /operations/result", &ours).await;
+    let answer = client.ask("GET /operations/result", &id_field).await;
     assert_eq!(answer.text(), r#"{"pages":5}"#);
     let answer = client
         .ask(
@@ -1473,7 +1490,7 @@ async fn the_application_may_find_the_id_by_itself() {
     for (id, status, code) in [
         ("", 400, "missing-id"),
         ("../x", 400, "invalid-id"),
-        // It may have been accepted before the word was taken.
+        // The operation may be older than the reserved word.
         ("result", 404, "not-found"),
         ("none", 404, "not-found"),
     ] {
@@ -1485,8 +1502,8 @@ async fn the_application_may_find_the_id_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_application_may_word_the_errors_by_itself() {
-    let polls = Polls::configured(|polls| {
+async fn the_application_writes_the_errors() {
+    let polls = Polls::with_polls(|polls| {
         polls
             .operation_id(|parts| Some(parts.uri.path().trim_matches('/').into()))
             .error_writer(|fault: &ApiError| {
@@ -1499,7 +1516,7 @@ async fn the_application_may_word_the_errors_by_itself() {
             })
     })
     .await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
     for (line, status, code) in [
         ("GET /operations", 400, "missing-id"),
@@ -1525,8 +1542,8 @@ async fn the_application_may_word_the_errors_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_410_of_a_canceled_result_is_worded_by_the_application_too() {
-    let polls = Polls::configured(|polls| {
+async fn the_application_writes_the_410_of_a_canceled_result_too() {
+    let polls = Polls::with_polls(|polls| {
         polls.error_writer(|fault: &ApiError| {
             let mut response = Response::new(BufferedBody::from(fault.code()));
             *response.status_mut() = fault.status();
@@ -1534,7 +1551,7 @@ async fn the_410_of_a_canceled_result_is_worded_by_the_application_too() {
         })
     })
     .await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
     let answer = client.get("/operations/canceled/result").await;
     assert_eq!(answer.status, StatusCode::GONE);
@@ -1542,14 +1559,14 @@ async fn the_410_of_a_canceled_result_is_worded_by_the_application_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn polls_of_what_is_unfinished_may_be_202() {
-    let polls = Polls::of(|operations| {
+async fn polls_of_unfinished_operations_are_202_on_request() {
+    let polls = Polls::from_operations(|operations| {
         let operations = operations.dialect(Plain::default().accepted_while_unfinished());
         let operations = operations.public_url("https://api.example.com");
         operations.unwrap().poll_service()
     })
     .await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
     for id in STATES {
         let answer = client.get(&format!("/operations/{id}")).await;
@@ -1564,13 +1581,13 @@ async fn polls_of_what_is_unfinished_may_be_202() {
         assert_eq!(answer.header("retry-after"), Some("1"));
         let tag = etag(&answer);
         let line = format!("GET /operations/{id}");
-        let again = client.ask(&line, &[("if-none-match", &tag)]).await;
-        assert_eq!(again.status, StatusCode::NOT_MODIFIED);
+        let second = client.ask(&line, &[("if-none-match", &tag)]).await;
+        assert_eq!(second.status, StatusCode::NOT_MODIFIED);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_nothing_nests_tells_its_root_from_an_id() {
+async fn a_service_with_a_mount_path_distinguishes_its_root_from_an_id() {
     let store = MemoryStore::new();
     let operations = Operations::new(store.clone()).public_path("/v1/jobs");
     let polls = operations.poll_service().mounted_at("/v1/jobs/");
@@ -1578,7 +1595,7 @@ async fn a_service_that_nothing_nests_tells_its_root_from_an_id() {
         server: Server::hyper(polls).await,
         store,
     };
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
     for uri in ["/v1/jobs", "/v1/jobs/"] {
         client.get(uri).await.problem(400, "missing-id");
@@ -1592,9 +1609,9 @@ async fn a_service_that_nothing_nests_tells_its_root_from_an_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_with_a_body_is_answered_all_the_same() {
+async fn a_poll_with_a_body_is_answered_too() {
     let polls = Polls::new().await;
-    polls.one_of_each().await;
+    polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
     let request = Request::delete("/operations/running")
         .body(chunked("{}", None))
@@ -1607,7 +1624,7 @@ async fn a_request_with_a_body_is_answered_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_whole_way_of_a_request_and_its_result() {
+async fn a_request_reaches_its_handler_and_its_response_the_client() {
     let store = MemoryStore::new();
     let layer = AsyncAcceptLayer::new(store.clone());
     let inner = service_fn(|request: Request<RequestBody<AxumBody>>| async move {
@@ -1621,9 +1638,9 @@ async fn the_whole_way_of_a_request_and_its_result() {
             .body(full(body));
         Ok::<_, Infallible>(response.unwrap())
     });
-    let layered = tower::ServiceBuilder::new().layer(layer).service(inner);
+    let service = tower::ServiceBuilder::new().layer(layer).service(inner);
     let app = Router::new()
-        .route("/reports", any_service(layered))
+        .route("/reports", any_service(service))
         .nest_service("/operations", PollService::new(store));
     let server = Server::hyper(app).await;
     let mut client = server.http1().await;

@@ -1,4 +1,4 @@
-//! The same written by hand.
+//! The benchmarks of the implementation by hand.
 
 use std::{hint::black_box, time::Duration};
 
@@ -8,36 +8,36 @@ use tower_operations::BufferedBody;
 
 use crate::{
     OPERATIONS,
-    hand::{self, Kept, Operation, Operations},
-    prepared::{Prepared, accept_all, posts, prepared, runtime},
+    hand::{self, Operation, Operations, StoredResult},
+    prepared::{Routine, accept_all, posts, routine, runtime},
     report::report,
 };
 
-pub(crate) fn accepting_by_hand<R: Kept>() -> Prepared {
+pub(crate) fn accept_by_hand_routine<R: StoredResult>() -> Routine {
     let (runtime, operations) = (runtime(), Operations::<R>::default());
     let app = hand::app(operations, Duration::ZERO);
     let posts = || posts(OPERATIONS).into_iter().map(to_axum).collect();
     runtime.block_on(accept_all(&app, posts()));
     let requests = posts();
-    prepared(runtime, async move {
+    routine(runtime, async move {
         accept_all(&app, requests).await;
         std::mem::forget(app);
     })
 }
 
-pub(crate) fn polling_by_hand<R: Kept>() -> Prepared {
+pub(crate) fn poll_by_hand_routine<R: StoredResult>() -> Routine {
     let operations = Operations::<R>::default();
     let requests: Vec<_> = (0..OPERATIONS)
         .map(|_| {
             let mut operation = Operation::new(uuid::Uuid::new_v4());
-            operation.finish(R::keep(&report()));
+            operation.finish(R::parse(&report()));
             let request = Request::get(format!("/operations/{}", operation.id));
             operations.insert(operation.id, operation);
             to_axum(request.body(BufferedBody::default()).expect("a request"))
         })
         .collect();
     let app = hand::app(operations, Duration::ZERO);
-    prepared(runtime(), async move {
+    routine(runtime(), async move {
         for request in requests {
             let Ok(answer) = app.clone().oneshot(request).await;
             black_box(answer);

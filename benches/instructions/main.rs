@@ -1,19 +1,19 @@
-//! Instructions that an accept, a poll and an end take: counted, so they are the same
-//! on every run, and a change that costs some is seen.
+//! Counts of instructions for an accept, a poll and a finish. Counts are the same on every
+//! run, so they show the cost of a change.
 //!
 //! ```not_rust
-//! bash benches/instructions.sh            # counts, prints, and fails if it is too many
-//! bash benches/instructions.sh --update   # makes what is counted the new measure
+//! bash benches/instructions.sh            # counts, prints, and fails above the limits
+//! bash benches/instructions.sh --update   # makes the counts the new limits
 //! ```
 //!
-//! It needs valgrind and `gungraun-runner`, which the script installs; with both there,
-//! `cargo bench -p tower-operations-instructions` does too. Each benchmark does
-//! [`OPERATIONS`] of its kind; what comes before and after them is not counted.
+//! The benchmark needs valgrind and `gungraun-runner`, which the script installs. With both
+//! installed, `cargo bench -p tower-operations-instructions` works as well. Each benchmark
+//! makes [`OPERATIONS`] operations of its kind; set-up and clean-up are not counted.
 //!
-//! What an operation may take stands in `instructions.toml`. It may be exceeded by
-//! [`TOLERANCE`] percent: another compiler or C library moves the numbers by less.
+//! The limits of an operation are in `instructions.toml`. A limit may be exceeded by
+//! [`TOLERANCE`] percent, since another compiler or C library changes the counts by less.
 
-// The macros make items that have none.
+// The macros create undocumented items.
 #![allow(missing_docs)]
 
 #[path = "../support/hand.rs"]
@@ -30,18 +30,21 @@ use gungraun::{
 };
 use serde_json::{Value, value::RawValue};
 
-use by_hand::{accepting_by_hand, polling_by_hand};
-use ours::{accepting, accepting_what_waits, accepting_when_full, ending, polling, spawning};
-use prepared::Prepared;
+use by_hand::{accept_by_hand_routine, poll_by_hand_routine};
+use ours::{
+    accept_full_routine, accept_routine, accept_waiting_routine, finish_routine, poll_routine,
+    spawn_routine,
+};
+use prepared::Routine;
 
 const OPERATIONS: usize = 1_000;
 
-/// Percent.
+/// The tolerance above a limit, in percent.
 const TOLERANCE: u64 = 5;
 
 const NUMBERS: &str = include_str!("../instructions.toml");
 
-/// What `OPERATIONS` of this kind may take.
+/// Returns the limit for `OPERATIONS` operations of this kind.
 fn limit(kind: &str) -> LibraryBenchmarkConfig {
     let number = NUMBERS.lines().find_map(|line| {
         let (name, number) = line.split_once('=')?;
@@ -57,71 +60,71 @@ fn limit(kind: &str) -> LibraryBenchmarkConfig {
     LibraryBenchmarkConfig::default().tool(callgrind).clone()
 }
 
-// Accepted, run, and its result of 1 KiB of JSON recorded.
+// A request that is accepted and run, and whose result of 1 KiB of JSON is recorded.
 #[library_benchmark(config = limit("accept"))]
-#[bench::thousand(accepting())]
-fn accept(prepared: Prepared) {
-    prepared();
+#[bench::thousand(accept_routine())]
+fn accept(routine: Routine) {
+    routine();
 }
 
-// The same work, which waits once.
+// A request whose handler waits once.
 #[library_benchmark(config = limit("accept_waiting"))]
-#[bench::thousand(accepting_what_waits())]
-fn accept_waiting(prepared: Prepared) {
-    prepared();
+#[bench::thousand(accept_waiting_routine())]
+fn accept_waiting(routine: Routine) {
+    routine();
 }
 
-// Work as before, in a store that is full, and forgets the oldest.
+// A request to a full store, which deletes the oldest operation.
 #[library_benchmark(config = limit("accept_full"))]
-#[bench::thousand(accepting_when_full())]
-fn accept_full(prepared: Prepared) {
-    prepared();
+#[bench::thousand(accept_full_routine())]
+fn accept_full(routine: Routine) {
+    routine();
 }
 
-// The same work spawned, and nothing else: no accept can beat it.
+// A spawned call of the handler, which is the lower bound of an accept.
 #[library_benchmark(config = limit("spawn"))]
-#[bench::thousand(spawning())]
-fn spawn(prepared: Prepared) {
-    prepared();
+#[bench::thousand(spawn_routine())]
+fn spawn(routine: Routine) {
+    routine();
 }
 
-// The outcome recorded.
+// The record of an outcome.
 #[library_benchmark(config = limit("finish"))]
-#[bench::thousand(ending())]
-fn finish(prepared: Prepared) {
-    prepared();
+#[bench::thousand(finish_routine())]
+fn finish(routine: Routine) {
+    routine();
 }
 
-// From the request to the answer, of an operation that has succeeded with 1 KiB.
+// A poll from the request to the answer, of an operation that has succeeded with 1 KiB.
 #[library_benchmark(config = limit("poll"))]
-#[bench::thousand(polling())]
-fn poll(prepared: Prepared) {
-    prepared();
+#[bench::thousand(poll_routine())]
+fn poll(routine: Routine) {
+    routine();
 }
 
-// What is written by hand is there to be compared with, and has no limit.
+// The implementation by hand is measured for comparison, without a limit.
 #[library_benchmark]
-#[bench::thousand(accepting_by_hand::<Value>())]
-fn accept_by_hand(prepared: Prepared) {
-    prepared();
-}
-
-#[library_benchmark]
-#[bench::thousand(accepting_by_hand::<Box<RawValue>>())]
-fn accept_by_careful_hand(prepared: Prepared) {
-    prepared();
+#[bench::thousand(accept_by_hand_routine::<Value>())]
+fn accept_by_hand(routine: Routine) {
+    routine();
 }
 
 #[library_benchmark]
-#[bench::thousand(polling_by_hand::<Value>())]
-fn poll_by_hand(prepared: Prepared) {
-    prepared();
+#[bench::thousand(accept_by_hand_routine::<Box<RawValue>>())]
+fn accept_by_careful_hand(routine: Routine) {
+    routine();
 }
 
 #[library_benchmark]
-#[bench::thousand(polling_by_hand::<Box<RawValue>>())]
-fn poll_by_careful_hand(prepared: Prepared) {
-    prepared();
+#[bench::thousand(poll_by_hand_routine::<Value>())]
+fn poll_by_hand(routine: Routine) {
+    routine();
+}
+
+#[library_benchmark]
+#[bench::thousand(poll_by_hand_routine::<Box<RawValue>>())]
+fn poll_by_careful_hand(routine: Routine) {
+    routine();
 }
 
 library_benchmark_group!(

@@ -1,4 +1,4 @@
-//! This crate's operations, prepared.
+//! The benchmarks of this crate.
 
 use std::{convert::Infallible, future::poll_fn, hint::black_box, task::Poll, time::Duration};
 
@@ -12,15 +12,15 @@ use tower_operations::{
 
 use crate::{
     OPERATIONS,
-    prepared::{Prepared, accept_all, post, posts, prepared, runtime, settle},
+    prepared::{Routine, accept_all, post, posts, routine, runtime, settle},
     report::{answer, report, work},
 };
 
-pub(crate) fn accepting() -> Prepared {
-    accepting_into(&MemoryStore::new(), work(Duration::ZERO))
+pub(crate) fn accept_routine() -> Routine {
+    accept_routine_with(&MemoryStore::new(), work(Duration::ZERO))
 }
 
-pub(crate) fn accepting_what_waits() -> Prepared {
+pub(crate) fn accept_waiting_routine() -> Routine {
     let work = work::<RequestBody<BufferedBody>>(Duration::ZERO);
     let waiting = service_fn(move |request| {
         let work = work.clone();
@@ -38,17 +38,17 @@ pub(crate) fn accepting_what_waits() -> Prepared {
             work.oneshot(request).await
         }
     });
-    accepting_into(&MemoryStore::new(), waiting)
+    accept_routine_with(&MemoryStore::new(), waiting)
 }
 
-/// Each takes the place of another.
-pub(crate) fn accepting_when_full() -> Prepared {
+/// Each accepted operation replaces another one.
+pub(crate) fn accept_full_routine() -> Routine {
     let store = MemoryStore::new().max_operations(2 * OPERATIONS);
     let store = store.min_retention(Duration::ZERO);
-    accepting_into(&store, work(Duration::ZERO))
+    accept_routine_with(&store, work(Duration::ZERO))
 }
 
-fn accepting_into<S>(store: &MemoryStore, work: S) -> Prepared
+fn accept_routine_with<S>(store: &MemoryStore, work: S) -> Routine
 where
     S: Service<
             Request<RequestBody<BufferedBody>>,
@@ -68,21 +68,21 @@ where
         let location = answer.headers()["location"].to_str().expect("text");
         let (_, id) = location.rsplit_once('/').expect("a path");
         let record = store.get(&id.parse().expect("an id")).await;
-        let record = record.expect("memory").expect("it was accepted");
-        // Otherwise what is counted would not be all.
+        let record = record.expect("memory").expect("the request was accepted");
+        // The count is complete only if operations end within the counted part.
         assert_eq!(record.operation().state(), State::Succeeded);
     });
     let requests = posts(OPERATIONS);
-    prepared(runtime, async move {
+    routine(runtime, async move {
         accept_all(&service, requests).await;
         std::mem::forget(service);
     })
 }
 
-pub(crate) fn spawning() -> Prepared {
+pub(crate) fn spawn_routine() -> Routine {
     let (runtime, requests) = (runtime(), posts(OPERATIONS));
     let service = work::<RequestBody<BufferedBody>>(Duration::ZERO);
-    prepared(runtime, async move {
+    routine(runtime, async move {
         for request in requests {
             let (service, request) = (service.clone(), request.map(RequestBody::whole));
             tokio::spawn(async move { service.oneshot(request).await.map(drop) });
@@ -91,8 +91,8 @@ pub(crate) fn spawning() -> Prepared {
     })
 }
 
-/// An operation that runs.
-pub(crate) async fn running(store: &MemoryStore) -> (OperationId, FencingToken) {
+/// Creates a running operation.
+pub(crate) async fn start_one(store: &MemoryStore) -> (OperationId, FencingToken) {
     let id = OperationId::new();
     let new = NewOperation::new(id.clone()).with_lease(LeaseConfig::default());
     let Ok(Created::New(record)) = store.create(new).await else {
@@ -107,18 +107,18 @@ pub(crate) fn success() -> Outcome<RecordedResponse> {
     Outcome::Succeeded(Some(RecordedResponse::new(answer(report()))))
 }
 
-pub(crate) fn ending() -> Prepared {
+pub(crate) fn finish_routine() -> Routine {
     let (runtime, store) = (runtime(), MemoryStore::new());
-    let running: Vec<_> = runtime.block_on(async {
+    let operations: Vec<_> = runtime.block_on(async {
         let mut all = Vec::new();
         for _ in 0..OPERATIONS {
-            let (id, token) = running(&store).await;
+            let (id, token) = start_one(&store).await;
             all.push((id, token, success()));
         }
         all
     });
-    prepared(runtime, async move {
-        for (id, token, outcome) in running {
+    routine(runtime, async move {
+        for (id, token, outcome) in operations {
             let written = store.finish(&id, token, outcome, None).await;
             black_box(written).expect("finished");
         }
@@ -126,12 +126,12 @@ pub(crate) fn ending() -> Prepared {
     })
 }
 
-pub(crate) fn polling() -> Prepared {
+pub(crate) fn poll_routine() -> Routine {
     let (runtime, store) = (runtime(), MemoryStore::new());
     let requests: Vec<_> = runtime.block_on(async {
         let mut all = Vec::new();
         for _ in 0..OPERATIONS {
-            let (id, token) = running(&store).await;
+            let (id, token) = start_one(&store).await;
             let finished = store.finish(&id, token, success(), None).await;
             finished.expect("finished");
             let request = Request::get(format!("/{id}")).body(());
@@ -140,7 +140,7 @@ pub(crate) fn polling() -> Prepared {
         all
     });
     let polls = PollService::new(store);
-    prepared(runtime, async move {
+    routine(runtime, async move {
         for request in requests {
             let Ok(answer) = polls.clone().oneshot(request).await;
             black_box(answer);

@@ -1,4 +1,4 @@
-//! What is counted, and what comes before it.
+//! The counted routines and their set-up.
 
 use std::{convert::Infallible, future::Future, hint::black_box};
 
@@ -7,10 +7,10 @@ use tokio::runtime::{Builder, Runtime};
 use tower::{Service, ServiceExt};
 use tower_operations::BufferedBody;
 
-/// What is counted, prepared. It drops nothing of what it works on.
-pub(crate) type Prepared = Box<dyn FnOnce()>;
+/// A counted routine, which drops none of its data.
+pub(crate) type Routine = Box<dyn FnOnce()>;
 
-pub(crate) fn prepared(runtime: Runtime, work: impl Future<Output = ()> + 'static) -> Prepared {
+pub(crate) fn routine(runtime: Runtime, work: impl Future<Output = ()> + 'static) -> Routine {
     Box::new(move || {
         runtime.block_on(work);
         std::mem::forget(runtime);
@@ -30,7 +30,7 @@ pub(crate) fn post() -> Request<BufferedBody> {
         .expect("a request")
 }
 
-/// Lets what was spawned run: on one thread, and as far as it can without waiting.
+/// Lets spawned tasks run on the only thread until they wait.
 pub(crate) async fn settle() {
     tokio::task::yield_now().await;
 }

@@ -1,6 +1,6 @@
-//! What is written by hand, in an afternoon: axum, a map, a task and two handlers.
+//! An implementation by hand, for comparison: axum, a map, a task and two handlers.
 
-// Each benchmark uses its part of this.
+// Each benchmark uses a part of this module.
 #![allow(dead_code)]
 
 use std::{
@@ -25,19 +25,19 @@ use uuid::Uuid;
 
 use crate::report::work;
 
-/// How a result is kept.
-pub(crate) trait Kept: Sized + Serialize + Send + Sync + 'static {
-    fn keep(body: &Bytes) -> serde_json::Result<Self>;
+/// A representation of a result in the map.
+pub(crate) trait StoredResult: Sized + Serialize + Send + Sync + 'static {
+    fn parse(body: &Bytes) -> serde_json::Result<Self>;
 }
 
-impl Kept for Value {
-    fn keep(body: &Bytes) -> serde_json::Result<Self> {
+impl StoredResult for Value {
+    fn parse(body: &Bytes) -> serde_json::Result<Self> {
         serde_json::from_slice(body)
     }
 }
 
-impl Kept for Box<RawValue> {
-    fn keep(body: &Bytes) -> serde_json::Result<Self> {
+impl StoredResult for Box<RawValue> {
+    fn parse(body: &Bytes) -> serde_json::Result<Self> {
         serde_json::from_slice(body)
     }
 }
@@ -82,7 +82,7 @@ impl<R> Operation<R> {
 
 pub(crate) type Operations<R> = Arc<DashMap<Uuid, Operation<R>>>;
 
-/// What is said of an operation when it is accepted.
+/// The body of a 202.
 #[derive(Serialize)]
 struct Accepted<'a> {
     id: Uuid,
@@ -90,15 +90,15 @@ struct Accepted<'a> {
     location: &'a str,
 }
 
-/// `Operations` from before, if there are any, and the handlers around them.
-pub(crate) fn app<R: Kept>(operations: Operations<R>, takes: Duration) -> Router {
+/// Builds the application with existing operations.
+pub(crate) fn app<R: StoredResult>(operations: Operations<R>, takes: Duration) -> Router {
     let work = work::<Bytes>(takes);
     let accept = async move |State(operations): State<Operations<R>>, body: Bytes| {
         let id = Uuid::new_v4();
         operations.insert(id, Operation::new(id));
         tokio::spawn(async move {
             let Ok(response) = work.oneshot(Request::new(body)).await;
-            let result = R::keep(response.body().data());
+            let result = R::parse(response.body().data());
             if let Some(mut operation) = operations.get_mut(&id) {
                 operation.finish(result);
             }
@@ -121,9 +121,12 @@ pub(crate) fn app<R: Kept>(operations: Operations<R>, takes: Duration) -> Router
         .with_state(operations)
 }
 
-async fn poll<R: Kept>(State(operations): State<Operations<R>>, Path(id): Path<Uuid>) -> Response {
+async fn poll<R: StoredResult>(
+    State(operations): State<Operations<R>>,
+    Path(id): Path<Uuid>,
+) -> Response {
     match operations.get(&id) {
-        // Written out under the map's lock, which saves a copy.
+        // The operation is serialized under the lock of the map, which saves a copy.
         Some(operation) => Json(operation.value()).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }

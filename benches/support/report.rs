@@ -1,6 +1,6 @@
-//! The work that all of the benchmarks accept: it answers 1 KiB of JSON.
+//! The handler of the benchmarks, which answers with 1 KiB of JSON.
 
-// Each benchmark uses its part of this.
+// Each benchmark uses a part of this module.
 #![allow(dead_code)]
 
 use std::{convert::Infallible, time::Duration};
@@ -10,13 +10,13 @@ use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use tower::{Service, service_fn};
 use tower_operations::BufferedBody;
 
-/// 1 KiB of JSON.
+/// Returns 1 KiB of JSON.
 pub(crate) fn report() -> Bytes {
     let pages = "p".repeat(1024 - 24);
     format!(r#"{{"title":"Q3","pages":"{pages}"}}"#).into()
 }
 
-/// The answer that `body` is the body of.
+/// Returns a JSON response with this body.
 pub(crate) fn answer(body: Bytes) -> Response<BufferedBody> {
     let mut response = Response::new(BufferedBody::from(body));
     response
@@ -25,7 +25,7 @@ pub(crate) fn answer(body: Bytes) -> Response<BufferedBody> {
     response
 }
 
-/// Answers 1 KiB of JSON after `takes`, whatever it is asked.
+/// Returns a service that answers each request with 1 KiB of JSON after `takes`.
 pub(crate) fn work<B: Send + 'static>(
     takes: Duration,
 ) -> impl Service<Request<B>, Response = Response<BufferedBody>, Error = Infallible, Future: Send>

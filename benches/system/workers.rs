@@ -1,18 +1,18 @@
-//! What handing off to workers gives, and what it costs: reports a second with one, two
-//! and four workers, and one report in the process that accepted it against one through
-//! a queue, as tables; and the first of them as a plot, `docs/workers.svg`.
+//! Benchmark of the dispatch to workers: the reports per second with one, two and four
+//! workers, and the cost of a report in the accepting process compared with one through a
+//! queue. The results are tables, the first of which is also a plot, `docs/workers.svg`.
 //!
 //! Run with:
 //!
 //! ```not_rust
-//! cargo build --release --all-features --example workers --example server
+//! cargo build --release -p workers -p server
 //! cargo bench -p system-benches --bench workers
 //! ```
 //!
-//! It starts its own PostgreSQL and Redis, on the disk that `TMPDIR` names, and takes a
-//! minute and a half.
+//! The benchmark starts a private PostgreSQL and Redis on the disk that `TMPDIR` names, and
+//! takes a minute and a half.
 
-// As the tests have it, of which this uses a part.
+// The client of the tests.
 use test_support::client;
 #[path = "../support/plot/mod.rs"]
 mod plot;
@@ -34,16 +34,16 @@ use serde_json::json;
 use test_support::{postgres, private, process, redis, runs};
 use tokio::{task::JoinSet, time::sleep};
 
-/// What a worker renders at a time, and how long each takes: 100 a second at the most.
+/// The concurrent reports of a worker, and the duration of each: at most 100 per second.
 const CONCURRENCY: usize = 10;
 const RENDERING: Duration = Duration::from_millis(100);
-/// How many workers, and for how long they are busy.
+/// The numbers of workers, and the seconds for which they are busy.
 const WORKERS: [usize; 3] = [1, 2, 4];
 const BUSY: usize = 8;
-/// Clients that order one report after the other, and for how long.
+/// The number of clients that order consecutive reports, and the duration.
 const CLIENTS: usize = 16;
 const TIME: Duration = Duration::from_secs(6);
-/// Reports that are ordered alone, one after the other.
+/// The number of reports that are ordered without other load.
 const ALONE: usize = 40;
 
 #[tokio::main]
@@ -57,20 +57,20 @@ async fn main() {
 
     println!("| workers | PostgreSQL | Redis | at the most |");
     println!("| --- | --- | --- | --- |");
-    let mut measured = Vec::new();
+    let mut rates = Vec::new();
     for workers in WORKERS {
         let mut row = Vec::new();
         for (_, url, _) in &engines {
             row.push(throughput(url, workers).await);
         }
-        let most = most(workers);
+        let limit = max_rate(workers);
         println!(
-            "| {workers} | {:.0}/s | {:.0}/s | {most:.0}/s |",
+            "| {workers} | {:.0}/s | {:.0}/s | {limit:.0}/s |",
             row[0], row[1]
         );
-        measured.push(row);
+        rates.push(row);
     }
-    plot::write(&plot::docs().join("workers.svg"), &svg(&measured));
+    plot::write(&plot::docs().join("workers.svg"), &svg(&rates));
 
     println!();
     println!("| a report | alone | CPU in front | in the worker | in the database |");
@@ -99,7 +99,7 @@ async fn main() {
     }
 }
 
-fn most(workers: usize) -> f64 {
+fn max_rate(workers: usize) -> f64 {
     (workers * CONCURRENCY) as f64 / RENDERING.as_secs_f64()
 }
 
@@ -128,26 +128,26 @@ fn order(page: Duration) -> String {
     json!({"title": "Q3", "pages": 1, "page_ms": page.as_millis() as u64}).to_string()
 }
 
-/// Reports a second, from the first that was rendered to the last. They are in the queue
-/// before the workers are there.
+/// Measures the reports per second from the first rendered report to the last. The reports
+/// are in the queue before the workers start.
 async fn throughput(queue: &str, workers: usize) -> f64 {
     let (folder, front) = (Folder::new("throughput"), front(queue).await);
     let runs = Runs::at(folder.join("runs"));
-    let reports = BUSY * most(workers) as usize;
-    let ordered = Arc::new(AtomicUsize::new(0));
+    let reports = BUSY * max_rate(workers) as usize;
+    let order_count = Arc::new(AtomicUsize::new(0));
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
-        let (client, ordered) = (Client::new(front.url()), Arc::clone(&ordered));
+        let (client, order_count) = (Client::new(front.url()), Arc::clone(&order_count));
         clients.spawn(async move {
-            while ordered.fetch_add(1, Relaxed) < reports {
+            while order_count.fetch_add(1, Relaxed) < reports {
                 client.post_accepted("/reports", order(RENDERING)).await;
             }
         });
     }
     clients.join_all().await;
-    let mut working = Vec::new();
+    let mut running_workers = Vec::new();
     for number in 0..workers {
-        working.push(worker(queue, &format!("{number}"), &runs).await);
+        running_workers.push(worker(queue, &format!("{number}"), &runs).await);
     }
     let begun = Instant::now();
     let ends = loop {
@@ -169,12 +169,12 @@ async fn throughput(queue: &str, workers: usize) -> f64 {
     (reports - workers * CONCURRENCY) as f64 * 1_000.0 / (last - first)
 }
 
-/// Of one report.
+/// The cost of one report.
 struct Cost {
-    /// In milliseconds, from the order until its end is known, if there is nothing else
-    /// to do; the median.
+    /// The median time from the order to the observed end without other load, in
+    /// milliseconds.
     alone: f64,
-    /// Microseconds of CPU, where there is much to do.
+    /// The CPU time in microseconds, under load.
     front: f64,
     worker: f64,
     database: f64,
@@ -194,29 +194,29 @@ async fn cost(url: &str, database: u32, workers: usize) -> Cost {
     let mut alone = Vec::new();
     for _ in 0..ALONE {
         let begun = Instant::now();
-        one(&client).await;
+        run_report(&client).await;
         alone.push(begun.elapsed().as_secs_f64() * 1e3);
     }
     alone.sort_by(f64::total_cmp);
 
-    let used = || {
+    let cpu_times = || {
         let worker = worker.as_ref().map_or(0.0, |worker| cpu(worker.pid()));
         [cpu(front.pid()), worker, cpu(database)]
     };
-    let (before, begun) = (used(), Instant::now());
+    let (before, begun) = (cpu_times(), Instant::now());
     let done = Arc::new(AtomicUsize::new(0));
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
         let (client, done) = (Client::new(front.url()), Arc::clone(&done));
         clients.spawn(async move {
             while begun.elapsed() < TIME {
-                one(&client).await;
+                run_report(&client).await;
                 done.fetch_add(1, Relaxed);
             }
         });
     }
     clients.join_all().await;
-    let after = used();
+    let after = cpu_times();
     let each = |part: usize| (after[part] - before[part]) * 1e6 / done.load(Relaxed) as f64;
     Cost {
         alone: alone[ALONE / 2],
@@ -226,7 +226,7 @@ async fn cost(url: &str, database: u32, workers: usize) -> Cost {
     }
 }
 
-async fn one(client: &Client) {
+async fn run_report(client: &Client) {
     let operation = client
         .post_accepted("/reports", order(Duration::ZERO))
         .await;
@@ -234,8 +234,7 @@ async fn one(client: &Client) {
     assert_eq!(ended["state"], "succeeded", "{ended}");
 }
 
-/// Seconds of CPU that a process and its children have used, those that have ended
-/// included.
+/// Returns the CPU seconds of a process and its children, including ended ones.
 fn cpu(pid: u32) -> f64 {
     let processes = fs::read_dir("/proc").expect("there is a /proc");
     let stats = processes.filter_map(|process| {
@@ -258,15 +257,15 @@ fn cpu(pid: u32) -> f64 {
             },
         )
         .sum();
-    // A hundred a second, on every Linux there is.
+    // Linux counts a hundred ticks per second.
     ticks as f64 / 100.0
 }
 
-/// Reports a second over the number of workers.
-fn svg(measured: &[Vec<f64>]) -> String {
+/// Draws the reports per second over the number of workers.
+fn svg(rates: &[Vec<f64>]) -> String {
     let last = WORKERS[WORKERS.len() - 1];
     let x = |workers: usize| 60.0 + 260.0 * workers as f64 / last as f64;
-    let y = |rate: f64| 200.0 - 170.0 * rate / most(last);
+    let y = |rate: f64| 200.0 - 170.0 * rate / max_rate(last);
     let mut out = String::from(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 420 245\" width=\"420\" \
          height=\"245\" font-family=\"sans-serif\" font-size=\"12\">\n\
@@ -278,7 +277,7 @@ fn svg(measured: &[Vec<f64>]) -> String {
             .expect("a string takes it");
     };
     for share in 0..=4 {
-        let rate = most(last) * f64::from(share) / 4.0;
+        let rate = max_rate(last) * f64::from(share) / 4.0;
         let y = y(rate);
         draw(format_args!("<path d=\"M60 {y}H320\" stroke=\"#ddd\"/>"));
         draw(format_args!(
@@ -298,7 +297,7 @@ fn svg(measured: &[Vec<f64>]) -> String {
     draw(format_args!(
         "<text x=\"60\" y=\"18\">reports a second</text>"
     ));
-    let (from, to) = ((x(0), y(0.0)), (x(last), y(most(last))));
+    let (from, to) = ((x(0), y(0.0)), (x(last), y(max_rate(last))));
     draw(format_args!(
         "<path d=\"M{} {}L{} {}\" stroke=\"#999\" stroke-dasharray=\"4 4\"/>",
         from.0, from.1, to.0, to.1
@@ -311,7 +310,7 @@ fn svg(measured: &[Vec<f64>]) -> String {
         .iter()
         .enumerate()
     {
-        let points = WORKERS.iter().zip(measured);
+        let points = WORKERS.iter().zip(rates);
         let points = points.map(|(workers, row)| (x(*workers), y(row[engine])));
         let points: Vec<_> = points.collect();
         let path: Vec<_> = points

@@ -1,4 +1,4 @@
-//! Answers, as far as this client has to understand them.
+//! Answers, parsed as far as the client needs.
 
 use std::{
     io::{Read, Write},
@@ -8,13 +8,13 @@ use std::{
 
 use super::{ids::Random, workload::Workload};
 
-/// An answer that is looked at closely: once, before anything is measured.
+/// An answer that is checked once before the measurements.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// Of head and body.
+    /// The length of head and body.
     pub(crate) length: usize,
-    /// Of its headers, in order.
+    /// The sorted names of the headers.
     pub(crate) names: Vec<String>,
 }
 
@@ -23,14 +23,14 @@ impl Answer {
         let patience = Some(Duration::from_secs(10));
         stream.set_read_timeout(patience).expect("a timeout");
         let mut request = workload.request();
-        let asked = stream.write_all(request.bytes(&mut Random::new()));
-        asked.expect("it can be asked");
+        let sent = stream.write_all(request.bytes(&mut Random::new()));
+        sent.expect("the server reads");
         let (mut buffer, mut filled) = ([0; 8192], 0);
         let length = loop {
             let read = stream.read(&mut buffer[filled..]).expect("an answer");
-            assert!(read > 0, "it hung up");
+            assert!(read > 0, "the server closed the connection");
             filled += read;
-            if let Some(length) = whole(&buffer[..filled]) {
+            if let Some(length) = answer_length(&buffer[..filled]) {
                 break length;
             }
         };
@@ -52,13 +52,13 @@ impl Answer {
     }
 }
 
-/// How long the answer is that begins `bytes`, once all of it is there.
-pub(crate) fn whole(bytes: &[u8]) -> Option<usize> {
+/// Returns the length of the first answer in `bytes`, if the answer is complete.
+pub(crate) fn answer_length(bytes: &[u8]) -> Option<usize> {
     const LENGTH: &[u8] = b"\r\ncontent-length: ";
     let mut body = 0;
     let mut at = 0;
     loop {
-        // A line ends where the next begins.
+        // The search continues after each line.
         at += bytes.get(at..)?.iter().position(|byte| *byte == b'\r')?;
         let rest = &bytes[at..];
         if rest.starts_with(b"\r\n\r\n") {
@@ -74,7 +74,7 @@ pub(crate) fn whole(bytes: &[u8]) -> Option<usize> {
     (bytes.len() >= at + body).then_some(at + body)
 }
 
-/// Whether the answer has this status, as three digits.
+/// Returns whether the answer has this status.
 pub(crate) fn has_status(bytes: &[u8], status: u16) -> bool {
     let digit = |power: u16| b'0' + u8::try_from(status / power % 10).unwrap_or(0);
     bytes.get(9..12) == Some(&[digit(100), digit(10), digit(1)])

@@ -1,4 +1,4 @@
-//! Servers as processes, which never outlive this one.
+//! Servers as processes, which end with the benchmark.
 
 use std::{
     io::{BufRead, BufReader},
@@ -17,10 +17,10 @@ pub(crate) struct Server {
     pub(crate) connections: Connections,
 }
 
-/// Starts everybody who takes part, and makes sure that each does what it claims.
+/// Starts all contenders of a workload, and checks their answers.
 pub(crate) fn start(workload: Workload, pinned: bool) -> Vec<Server> {
     let contenders = workload.contenders();
-    // All are started before the first is waited for.
+    // All processes are started before the first one is awaited.
     let children: Vec<_> = contenders
         .into_iter()
         .map(|contender| (contender, Guard(Some(spawn(contender, workload, pinned)))))
@@ -31,7 +31,7 @@ pub(crate) fn start(workload: Workload, pinned: bool) -> Vec<Server> {
             let port = child.port();
             let child = child.take();
             if pinned {
-                cpu::pin(child.id(), cpu::SERVER).expect("as it was possible before");
+                cpu::pin(child.id(), cpu::SERVER).expect("pinning works, as it did before");
             }
             Server {
                 child,
@@ -46,13 +46,13 @@ pub(crate) fn start(workload: Workload, pinned: bool) -> Vec<Server> {
     servers
 }
 
-/// Started, but not a server yet: killed if one of the others fails to start.
+/// A process that is not listening yet. The process is killed if another one fails to start.
 struct Guard(Option<Child>);
 
 impl Guard {
-    /// What it prints once it listens.
+    /// Reads the port that the process prints once it listens.
     fn port(&mut self) -> u16 {
-        let child = self.0.as_mut().expect("it is here");
+        let child = self.0.as_mut().expect("the process is not taken");
         let mut line = String::new();
         let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
         output.read_line(&mut line).expect("readable");
@@ -60,7 +60,7 @@ impl Guard {
     }
 
     fn take(&mut self) -> Child {
-        self.0.take().expect("it is here")
+        self.0.take().expect("the process is not taken")
     }
 }
 
@@ -89,7 +89,7 @@ impl Drop for Server {
 }
 
 fn end(child: &mut Child) {
-    // It is gone already, or goes now.
+    // The process may have ended already.
     let _ = child.kill();
     let _ = child.wait();
 }
@@ -99,7 +99,7 @@ fn spawn(contender: Contender, workload: Workload, pinned: bool) -> Child {
     let mut command = match pinned {
         true => {
             let mut command = Command::new("taskset");
-            // Not where this process is; until it has stored what it serves, anywhere.
+            // The server may use both cores until its operations are stored.
             let cores = format!("{},{}", cpu::SERVER, cpu::CLIENT);
             command.args(["-c", &cores]).arg(program);
             command
@@ -108,26 +108,26 @@ fn spawn(contender: Contender, workload: Workload, pinned: bool) -> Child {
     };
     command
         .args(["serve", contender.name(), workload.name()])
-        // It ends when this closes: however this process ends.
+        // The server ends when its input closes, even if the benchmark is killed.
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
-    command.spawn().expect("it can be started")
+    command.spawn().expect("the process can be started")
 }
 
-/// The largest difference in size that still is the same answer.
+/// The largest allowed difference between the sizes of answers.
 const SIZES: f64 = 0.35;
 
-/// Everybody gives the status of the workload, and about as many bytes as we do.
+/// Asserts that each contender answers with the status of the workload, and with about as many bytes as this crate.
 fn check(servers: &[Server]) {
     let ask = |server: &Server| {
-        let stream = TcpStream::connect(("127.0.0.1", server.port)).expect("it listens");
+        let stream = TcpStream::connect(("127.0.0.1", server.port)).expect("the server listens");
         Answer::to_one_request(stream, server.workload)
     };
     let ours = servers
         .iter()
         .find(|server| server.contender == Contender::Ours)
         .map(ask)
-        .expect("we take part");
+        .expect("this crate takes part");
     for server in servers {
         let (name, answer) = (server.contender.name(), ask(server));
         assert_eq!(answer.status, server.workload.status(), "{name}");

@@ -1,10 +1,9 @@
-//! The client that asks as much as it can: 64 connections, one thread.
+//! The client, which sends as many requests as possible on 64 connections and one thread.
 //!
-//! It asks on each connection in turn and reads the answers in the same order. That
-//! takes two system calls a request and little else, so it is no slower than the fastest
-//! server; and all connections but one always have a request at the server. It never
-//! sleeps: to wake it up would cost the server more than some answers do, and the more
-//! often, the slower it is.
+//! The client sends a request on each connection in turn, and reads the answers in the same
+//! order. A request takes two system calls and little else, so the client is no slower than
+//! the fastest server, and all connections but one always have a pending request. The client
+//! never sleeps, because waking it up would cost the server more than some answers do.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -13,14 +12,14 @@ use std::{
 };
 
 use super::{
-    answer::{has_status, whole},
+    answer::{answer_length, has_status},
     ids::Random,
     workload::{Request, Workload},
 };
 
 const CONNECTIONS: usize = 64;
 
-/// A server that hangs fails the benchmark.
+/// The time-out of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -35,9 +34,9 @@ pub(crate) struct Connections {
 impl Connections {
     pub(crate) fn open(port: u16, workload: Workload) -> Self {
         let open = |_| {
-            let stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+            let stream = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
             stream.set_nodelay(true).expect("no delay");
-            stream.set_nonblocking(true).expect("it never blocks");
+            stream.set_nonblocking(true).expect("a nonblocking socket");
             stream
         };
         Self {
@@ -49,14 +48,14 @@ impl Connections {
         }
     }
 
-    /// Asks for as long or as often as it says, and how often it did.
+    /// Sends requests until `time` or `at_most` is reached, and returns their number.
     pub(crate) fn drive(&mut self, time: Duration, at_most: u64) -> u64 {
         let since = Instant::now();
         for index in 0..self.streams.len() {
             self.ask(index);
         }
         let mut answered = 0;
-        // The clock is looked at once a turn.
+        // The clock is read once per turn.
         while since.elapsed() < time && answered < at_most {
             for index in 0..self.streams.len() {
                 self.read(index);
@@ -72,14 +71,16 @@ impl Connections {
 
     fn ask(&mut self, index: usize) {
         let request = self.request.bytes(&mut self.random);
-        self.streams[index].write_all(request).expect("it listens");
+        self.streams[index]
+            .write_all(request)
+            .expect("the server listens");
     }
 
     fn read(&mut self, index: usize) {
         let (buffer, mut filled) = (&mut self.buffer[..], 0);
         let length = loop {
             filled += read(&mut self.streams[index], &mut buffer[filled..]);
-            if let Some(length) = whole(&buffer[..filled]) {
+            if let Some(length) = answer_length(&buffer[..filled]) {
                 break length;
             }
         };
@@ -92,7 +93,7 @@ fn read(stream: &mut TcpStream, into: &mut [u8]) -> usize {
     let mut since = None;
     loop {
         match stream.read(into) {
-            Ok(0) => panic!("it hung up"),
+            Ok(0) => panic!("the server closed the connection"),
             Ok(read) => return read,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let since = since.get_or_insert_with(Instant::now);

@@ -1,6 +1,6 @@
-//! Who takes part.
+//! The contenders.
 
-/// In the order of the columns.
+/// The contenders in the order of the columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contender {
     Limit,
@@ -29,7 +29,7 @@ impl Contender {
         }
     }
 
-    pub(crate) fn named(name: &str) -> Self {
+    pub(crate) fn from_name(name: &str) -> Self {
         let found = Self::ALL.into_iter().find(|one| one.name() == name);
         found.unwrap_or_else(|| panic!("{name}: no contender"))
     }

@@ -1,16 +1,17 @@
-//! The cores, and what a process took of them.
+//! The cores, and the CPU time of processes.
 
 use std::process::{Command, Stdio, id};
 
 pub(crate) const SERVER: usize = 0;
 pub(crate) const CLIENT: usize = 1;
 
-/// Linux counts for `/proc` in hundredths of a second, whatever its own clock.
+/// The unit of CPU time in `/proc`, in seconds.
 const TICK: f64 = 0.01;
 
-/// User and system time of a process, in seconds.
+/// Returns the user and system time of a process in seconds.
 pub(crate) fn seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs, on Linux");
+    let stat =
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs on Linux");
     // The name, in brackets, may hold anything.
     let (_, rest) = stat.rsplit_once(')').expect("a name");
     let ticks = rest.split_ascii_whitespace().skip(11).take(2);
@@ -18,12 +19,12 @@ pub(crate) fn seconds(pid: u32) -> f64 {
     ticks as f64 * TICK
 }
 
-/// Pins this process, and what it starts from now on. The error is why not.
+/// Pins this process and its future children to a core.
 pub(crate) fn pin_this_process(core: usize) -> Result<(), String> {
     pin(id(), core)
 }
 
-/// Pins a process that has one thread, or whose first is the one that matters.
+/// Pins the main thread of a process to a core.
 pub(crate) fn pin(pid: u32, core: usize) -> Result<(), String> {
     let taskset = Command::new("taskset")
         .args(["-cp", &core.to_string(), &pid.to_string()])

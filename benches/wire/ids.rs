@@ -1,8 +1,8 @@
-//! Ids that the servers and the client both know, without telling each other.
+//! Ids that the servers and the client compute independently.
 
 use uuid::Uuid;
 
-/// The id of operation number `n`: as random as it looks.
+/// Returns the id of operation number `n`, which looks random.
 pub(crate) fn nth(n: u64) -> Uuid {
     let (high, low) = (mix(2 * n), mix(2 * n + 1));
     let mut bytes = [0; 16];
@@ -11,7 +11,7 @@ pub(crate) fn nth(n: u64) -> Uuid {
     uuid::Builder::from_random_bytes(bytes).into_uuid()
 }
 
-/// Numbers that only have to be spread out.
+/// Evenly distributed numbers.
 #[derive(Debug)]
 pub(crate) struct Random(u64);
 
@@ -26,7 +26,7 @@ impl Random {
     }
 }
 
-/// SplitMix64.
+/// Mixes the bits of a number, as `SplitMix64` does.
 fn mix(n: u64) -> u64 {
     let n = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,8 +1,8 @@
-//! How long an answer takes while there is less to do than can be done.
+//! The latency of answers below the maximum load.
 //!
-//! Requests are due at regular moments, whether or not the ones before were answered,
-//! and the time of each counts from when it was due. The client never sleeps, as waking
-//! up takes longer than an answer.
+//! Requests are due at regular intervals, whether or not earlier ones were answered, and the
+//! latency of each counts from its due time. The client never sleeps, as waking up takes
+//! longer than an answer.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    answer::{has_status, whole},
+    answer::{answer_length, has_status},
     child::Server,
     contender::Contender,
     ids::Random,
@@ -22,18 +22,18 @@ use super::{
 
 const CONNECTIONS: usize = 64;
 
-/// Of one contender, in microseconds.
+/// The latency of one contender, in microseconds.
 #[derive(Debug)]
 pub(crate) struct Delays {
     pub(crate) contender: Contender,
     pub(crate) rate: f64,
     pub(crate) p50: f64,
     pub(crate) p99: f64,
-    /// Its p99 by that of the floor in the same round.
+    /// The p99 divided by that of the floor in the same round.
     pub(crate) p99_to_floor: f64,
 }
 
-/// At `rate` requests a second, in rounds like those of the CPU time.
+/// Measures the latency at `rate` requests per second, in rounds like those of the CPU time.
 pub(crate) fn measure(servers: &mut [Server], rate: f64, options: &Options) -> Vec<Delays> {
     let mut rounds = vec![Vec::new(); servers.len()];
     for round in 0..options.rounds() {
@@ -50,8 +50,8 @@ pub(crate) fn measure(servers: &mut [Server], rate: f64, options: &Options) -> V
         .iter()
         .position(|server| server.contender == Contender::Floor)
         .expect("accepting has a floor");
-    let of = |values: &[(f64, f64)], which: fn(&(f64, f64)) -> f64| {
-        median(&values.iter().map(which).collect::<Vec<_>>())
+    let median_of = |values: &[(f64, f64)], part: fn(&(f64, f64)) -> f64| {
+        median(&values.iter().map(part).collect::<Vec<_>>())
     };
     let to_floor = |values: &[(f64, f64)]| {
         let ratios = values.iter().zip(&rounds[floor]);
@@ -64,8 +64,8 @@ pub(crate) fn measure(servers: &mut [Server], rate: f64, options: &Options) -> V
     let delays = servers.iter().zip(&rounds).map(|(server, values)| Delays {
         contender: server.contender,
         rate,
-        p50: of(values, |(p50, _)| *p50),
-        p99: of(values, |(_, p99)| *p99),
+        p50: median_of(values, |(p50, _)| *p50),
+        p99: median_of(values, |(_, p99)| *p99),
         p99_to_floor: to_floor(values),
     });
     delays.collect()
@@ -73,19 +73,19 @@ pub(crate) fn measure(servers: &mut [Server], rate: f64, options: &Options) -> V
 
 struct Connection {
     stream: TcpStream,
-    /// When the request that it waits for was due.
+    /// The due time of the pending request.
     due: Instant,
     buffer: [u8; 4096],
     filled: usize,
 }
 
-/// The delay of each request, in microseconds.
+/// Returns the delay of each request, in microseconds.
 fn pace(server: &Server, rate: f64, options: &Options) -> Vec<f64> {
     let (gap, count) = (1.0 / rate, (options.turn().as_secs_f64() * rate) as usize);
     let count = count.min(options.requests() as usize);
     let begun = Instant::now();
     let mut idle: Vec<_> = (0..CONNECTIONS).map(|_| connect(server.port())).collect();
-    let mut asked: VecDeque<Connection> = VecDeque::new();
+    let mut pending: VecDeque<Connection> = VecDeque::new();
     let mut request = server.workload.request();
     let (mut random, mut delays, mut sent) = (Random::new(), Vec::with_capacity(count), 0);
     let since = Instant::now();
@@ -93,19 +93,22 @@ fn pace(server: &Server, rate: f64, options: &Options) -> Vec<f64> {
         assert!(begun.elapsed() < 10 * options.turn(), "far too slow");
         let due = since + Duration::from_secs_f64(sent as f64 * gap);
         if sent < count && Instant::now() >= due {
-            // If all wait for their answer, the time until one has it counts.
+            // If all connections are pending, the time until one is idle counts as well.
             if let Some(mut connection) = idle.pop() {
                 let bytes = request.bytes(&mut random);
-                connection.stream.write_all(bytes).expect("it listens");
+                connection
+                    .stream
+                    .write_all(bytes)
+                    .expect("the server listens");
                 connection.due = due;
-                asked.push_back(connection);
+                pending.push_back(connection);
                 sent += 1;
             }
         }
-        for _ in 0..asked.len() {
-            let mut connection = asked.pop_front().expect("as many as there are");
+        for _ in 0..pending.len() {
+            let mut connection = pending.pop_front().expect("a pending connection");
             if !connection.is_answered(server.workload.status()) {
-                asked.push_back(connection);
+                pending.push_back(connection);
                 continue;
             }
             delays.push(1e6 * connection.due.elapsed().as_secs_f64());
@@ -117,9 +120,9 @@ fn pace(server: &Server, rate: f64, options: &Options) -> Vec<f64> {
 }
 
 fn connect(port: u16) -> Connection {
-    let stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    let stream = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
     stream.set_nodelay(true).expect("no delay");
-    stream.set_nonblocking(true).expect("it never blocks");
+    stream.set_nonblocking(true).expect("a nonblocking socket");
     Connection {
         stream,
         due: Instant::now(),
@@ -131,12 +134,12 @@ fn connect(port: u16) -> Connection {
 impl Connection {
     fn is_answered(&mut self, status: u16) -> bool {
         match self.stream.read(&mut self.buffer[self.filled..]) {
-            Ok(0) => panic!("it hung up"),
+            Ok(0) => panic!("the server closed the connection"),
             Ok(read) => self.filled += read,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
             Err(error) => panic!("{error}"),
         }
-        let is_whole = whole(&self.buffer[..self.filled]).is_some();
+        let is_whole = answer_length(&self.buffer[..self.filled]).is_some();
         assert!(
             !is_whole || has_status(&self.buffer, status),
             "another status"

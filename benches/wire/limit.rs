@@ -1,4 +1,4 @@
-//! Less than this nobody can do.
+//! The lower bounds: servers that do the minimum.
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -8,7 +8,7 @@ use tower_operations::BufferedBody;
 
 use super::{ours, report::work, serve::on_hyper, workload::Workload};
 
-/// The answer is known beforehand.
+/// Serves a prepared answer.
 pub(crate) async fn limit(workload: Workload) {
     let answer = ours::answer_of(workload).await;
     let service = move |request: Request<Incoming>| {
@@ -21,7 +21,7 @@ pub(crate) async fn limit(workload: Workload) {
     on_hyper(service).await;
 }
 
-/// The same, and the work is done.
+/// Serves a prepared answer, and spawns the handler.
 pub(crate) async fn floor(workload: Workload) {
     let answer: Response<BufferedBody> = ours::answer_of(workload).await;
     let work = work::<()>(workload.takes());

@@ -1,27 +1,27 @@
-//! What the crate costs over HTTP, beside what cannot be had for less and what is
-//! written by hand instead of it.
+//! Benchmark of the crate over HTTP, compared with the lower bounds and with an
+//! implementation by hand.
 //!
 //! ```not_rust
 //! cargo bench --bench wire
 //! ```
 //!
-//! prints everything as Markdown and draws `docs/wire.svg`, in some five minutes.
-//! `-- --quick` takes less than one, says less precisely, and leaves the plot as it is;
-//! `-- --plot FILE` says where it goes, also from a quick run.
+//! prints everything as Markdown and draws `docs/wire.svg`, in about five minutes.
+//! `-- --quick` takes less than a minute, is less precise, and does not draw the plot.
+//! `-- --plot FILE` sets the file of the plot, also for a quick run.
 //!
-//! A server is a process of its own, with one thread on core 0. The client has core 1
-//! and 64 connections, which are kept. The contenders take turns, in reversed order every
-//! other round, and what counts is a ratio within one round: the CPU time, user and
-//! system, that the *limit* takes for a request, by that of the contender. Requests a
-//! second say little on a machine that others use too.
+//! A server is a process of its own with one thread on core 0. The client has core 1 and 64
+//! persistent connections. The contenders take turns, in reversed order every other round.
+//! The result is a ratio within one round: the user and system CPU time of the *limit* per
+//! request, divided by that of the contender. Requests per second say little on a shared
+//! machine.
 //!
-//! | contender | what it is |
+//! | contender | description |
 //! | --- | --- |
-//! | limit | hyper, the body read and dropped, the same answer each time: ours, to the byte |
-//! | floor | the same, and the work spawned, and its result dropped |
+//! | limit | hyper; reads and drops the body, and sends the same answer each time, which equals that of the crate |
+//! | floor | the limit, which also spawns the handler and drops its result |
 //! | ours | [`AsyncAcceptLayer`](tower_operations::AsyncAcceptLayer) and [`PollService`](tower_operations::PollService) over a [`MemoryStore`](tower_operations::MemoryStore), on hyper |
-//! | hand | what is written by hand: axum, a `DashMap` of `serde_json::Value`, `tokio::spawn` |
-//! | hand, careful | the same with the result kept as it came: `RawValue` |
+//! | hand | an implementation by hand: axum, a `DashMap` of `serde_json::Value`, `tokio::spawn` |
+//! | hand, careful | an implementation by hand that stores results unparsed: `RawValue` |
 
 #[path = "../support/hand.rs"]
 mod by_hand;
@@ -52,9 +52,9 @@ use self::{options::Options, table::Row, workload::Workload};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // What the benchmark starts: itself, as a server.
-    if let Some(("serve", what)) = arguments.split_first().map(|(a, b)| (a.as_str(), b)) {
-        return serve::serve(what);
+    // The benchmark starts itself as a server.
+    if let Some(("serve", names)) = arguments.split_first().map(|(a, b)| (a.as_str(), b)) {
+        return serve::serve(names);
     }
     let options = Options::parse(&arguments);
     let pinned = cpu::pin_this_process(cpu::CLIENT);

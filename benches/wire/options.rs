@@ -1,4 +1,4 @@
-//! How long and how often.
+//! The options of the benchmark.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -28,24 +28,24 @@ impl Options {
         options
     }
 
-    /// Where the plot goes. That of a quick run is not worth keeping.
+    /// Returns the file of the plot. A quick run draws no plot by default.
     pub(crate) fn plot(&self) -> Option<PathBuf> {
         let usual = page::docs().join("wire.svg");
         let usual = (!self.is_quick).then_some(usual);
         self.plot.clone().or(usual)
     }
 
-    /// How often each contender has its turn.
+    /// Returns the number of turns of each contender.
     pub(crate) fn rounds(&self) -> usize {
         if self.is_quick { 3 } else { 9 }
     }
 
-    /// How long a turn is.
+    /// Returns the duration of a turn.
     pub(crate) fn turn(&self) -> Duration {
         Duration::from_millis(if self.is_quick { 300 } else { 1_200 })
     }
 
-    /// The most requests of a turn: what is accepted stays in memory with some.
+    /// Returns the maximum number of requests in a turn, since some contenders keep operations in memory.
     pub(crate) fn requests(&self) -> u64 {
         400_000
     }

@@ -26,7 +26,7 @@ pub(crate) async fn serve(workload: Workload) {
     let polls = PollService::new(store).mounted_at("/operations");
     on_hyper(move |request: Request<Incoming>| {
         let is_accept = request.uri().path() == "/reports";
-        // A call needs a service of its own, and the other is not asked.
+        // Each call clones only the service that it needs.
         let service = match is_accept {
             true => Either::Left(reports.clone()),
             false => Either::Right(polls.clone()),
@@ -61,33 +61,32 @@ fn reports<B>(
 where
     B: Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
-    // The load, not the layer, says how much is in flight.
+    // The load limits the operations in flight, not the layer.
     let layer = Operations::new(store).max_in_flight(usize::MAX).layer();
     layer.layer(work::<RequestBody<B>>(workload.takes()))
 }
 
-/// How long what has ended is kept while something is accepted. Of 2 ms all of it fits
-/// into the caches.
-const KEPT: Duration = Duration::from_millis(500);
+/// The time-to-live of ended operations. At 2 ms, all operations would fit into the caches.
+const TTL: Duration = Duration::from_millis(500);
 
-/// With the operations that are polled.
+/// Creates a store with the operations that are polled.
 async fn store(workload: Workload) -> MemoryStore {
     let Workload::Poll(stored) = workload else {
-        // Bounded as by default. What has ended expires soon, so that as much is forgotten
-        // as is accepted, and no turn is unlike another.
-        return MemoryStore::new().ttl(KEPT);
+        // The default bound. Ended operations expire soon, so that as many operations are
+        // deleted as accepted, and all turns are alike.
+        return MemoryStore::new().ttl(TTL);
     };
     let store = MemoryStore::new()
         .max_operations(usize::MAX)
         .max_bytes(usize::MAX);
     for number in 0..stored {
         let id: OperationId = ids::nth(number).to_string().parse().expect("an id");
-        finished(&store, id).await;
+        create_finished(&store, id).await;
     }
     store
 }
 
-async fn finished(store: &MemoryStore, id: OperationId) {
+async fn create_finished(store: &MemoryStore, id: OperationId) {
     let new = NewOperation::new(id.clone()).with_lease(LeaseConfig::default());
     let Ok(Created::New(record)) = store.create(new).await else {
         panic!("not created");
@@ -96,33 +95,33 @@ async fn finished(store: &MemoryStore, id: OperationId) {
     store.start(&id, token).await.expect("started");
     let body = bytes::Bytes::copy_from_slice(&report());
     let outcome = Outcome::Succeeded(Some(RecordedResponse::new(answer(body))));
-    let finished = store.finish(&id, token, outcome, None).await;
-    finished.expect("finished");
+    let written = store.finish(&id, token, outcome, None).await;
+    written.expect("finished");
 }
 
-/// One of our answers, for those who give the same each time.
+/// Returns an answer of this crate, for the contenders with a prepared answer.
 pub(crate) async fn answer_of(workload: Workload) -> Response<BufferedBody> {
     match workload {
         Workload::AcceptNow | Workload::AcceptLater => {
             let reports = reports(MemoryStore::new(), workload);
             let request = Request::post("/reports").body(BufferedBody::from("{}"));
             let Ok(response) = reports.oneshot(request.expect("a request")).await;
-            whole(response).await
+            collect(response).await
         }
         Workload::Poll(_) => {
             let store = MemoryStore::new();
             let id: OperationId = ids::nth(0).to_string().parse().expect("an id");
-            finished(&store, id.clone()).await;
+            create_finished(&store, id.clone()).await;
             let request = Request::get(format!("/{id}")).body(());
             let polls = PollService::new(store);
             let Ok(response) = polls.oneshot(request.expect("a request")).await;
-            whole(response).await
+            collect(response).await
         }
     }
 }
 
-async fn whole<B: Body<Error: std::fmt::Debug>>(response: Response<B>) -> Response<BufferedBody> {
+async fn collect<B: Body<Error: std::fmt::Debug>>(response: Response<B>) -> Response<BufferedBody> {
     let (parts, body) = response.into_parts();
-    let body = body.collect().await.expect("it is there").to_bytes();
+    let body = body.collect().await.expect("a complete body").to_bytes();
     Response::from_parts(parts, BufferedBody::from(body))
 }

@@ -1,4 +1,4 @@
-//! The table as a picture, on white and on black.
+//! The table as a plot.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ const TOP: f64 = 44.0;
 const BOTTOM: f64 = 52.0;
 const BAR: f64 = 28.0;
 
-/// It can be read on white and on black.
+/// The color of text, which is legible on white and on black.
 const GREY: &str = "#737d88";
 const GAP: f64 = 4.0;
 
@@ -26,7 +26,7 @@ fn colour(contender: Contender) -> &'static str {
     }
 }
 
-/// Bars in a group for each workload.
+/// Draws a group of bars for each workload.
 pub(crate) fn svg(rows: &[Row]) -> String {
     let mut out = String::new();
     let _ = writeln!(
@@ -44,7 +44,7 @@ pub(crate) fn svg(rows: &[Row]) -> String {
     out
 }
 
-/// Where a ratio lies, from the top.
+/// Returns the vertical position of a ratio.
 fn height(ratio: f64) -> f64 {
     let bottom = HEIGHT - BOTTOM;
     bottom - ratio * (bottom - TOP) / 1.05

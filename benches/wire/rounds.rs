@@ -1,4 +1,4 @@
-//! Rounds in which everybody has a turn.
+//! Rounds in which each contender has a turn.
 
 use std::{
     thread::sleep,
@@ -7,20 +7,20 @@ use std::{
 
 use super::{child::Server, contender::Contender, options::Options};
 
-/// What one contender did, a value a round.
+/// The measurements of one contender, with one value per round.
 #[derive(Debug)]
-pub(crate) struct Measured {
+pub(crate) struct Measurements {
     pub(crate) contender: Contender,
-    /// CPU time a request, in microseconds.
+    /// The CPU time per request, in microseconds.
     pub(crate) micros: Vec<f64>,
-    /// Answers a second.
+    /// The answers per second.
     pub(crate) rates: Vec<f64>,
 }
 
-pub(crate) fn measure(servers: &mut [Server], options: &Options) -> Vec<Measured> {
-    let mut measured: Vec<_> = servers
+pub(crate) fn measure(servers: &mut [Server], options: &Options) -> Vec<Measurements> {
+    let mut measurements: Vec<_> = servers
         .iter()
-        .map(|server| Measured {
+        .map(|server| Measurements {
             contender: server.contender,
             micros: Vec::new(),
             rates: Vec::new(),
@@ -31,25 +31,25 @@ pub(crate) fn measure(servers: &mut [Server], options: &Options) -> Vec<Measured
     }
     for round in 0..options.rounds() {
         for place in 0..servers.len() {
-            // Whoever came first comes last in the next round.
+            // The first contender is the last one in the next round.
             let index = match round % 2 {
                 0 => place,
                 _ => servers.len() - 1 - place,
             };
             let (micros, rate) = turn(&mut servers[index], options.turn(), options.requests());
-            measured[index].micros.push(micros);
-            measured[index].rates.push(rate);
+            measurements[index].micros.push(micros);
+            measurements[index].rates.push(rate);
         }
     }
-    measured
+    measurements
 }
 
-/// CPU time a request, in microseconds, and answers a second.
+/// Returns the CPU time per request, in microseconds, and the answers per second.
 fn turn(server: &mut Server, time: Duration, at_most: u64) -> (f64, f64) {
     let (before, since) = (server.cpu_seconds(), Instant::now());
     let answered = server.connections.drive(time, at_most) as f64;
     let rate = answered / since.elapsed().as_secs_f64();
-    // What was accepted last is still being worked on, and counts.
+    // The operations that were accepted last still run, and count as well.
     sleep(server.workload.takes() + Duration::from_millis(20));
     let micros = 1e6 * (server.cpu_seconds() - before) / answered;
     (micros, rate)

@@ -1,4 +1,4 @@
-//! One contender as a server: this program, started anew.
+//! One contender as a server: this program as a child process.
 
 use std::{convert::Infallible, future::Future, io::Read};
 
@@ -12,12 +12,15 @@ use tower::BoxError;
 
 use super::{contender::Contender, hand, limit, ours, workload::Workload};
 
-/// Serves until the input closes: with the process that started it, at the latest.
-pub(crate) fn serve(what: &[String]) {
-    let [contender, workload] = what else {
+/// Serves until the input closes, at the latest with the end of the parent process.
+pub(crate) fn serve(names: &[String]) {
+    let [contender, workload] = names else {
         panic!("serve CONTENDER WORKLOAD");
     };
-    let (contender, workload) = (Contender::named(contender), Workload::named(workload));
+    let (contender, workload) = (
+        Contender::from_name(contender),
+        Workload::from_name(workload),
+    );
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0);
@@ -37,14 +40,14 @@ pub(crate) fn serve(what: &[String]) {
     });
 }
 
-/// A port that is listened on. It is told once everything is there.
+/// Listens on a free port, and prints the port.
 pub(crate) async fn listen() -> TcpListener {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     println!("{}", listener.local_addr().expect("an address").port());
     listener
 }
 
-/// Hyper, and nothing else.
+/// Serves a service on hyper alone.
 pub(crate) async fn on_hyper<S, F, B>(service: S)
 where
     S: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
@@ -56,7 +59,7 @@ where
         stream.set_nodelay(true).expect("no delay");
         let service = service_fn(service.clone());
         let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        // A client that goes away is no error.
+        // A client that disconnects is not an error.
         tokio::spawn(async move { drop(connection.await) });
     }
 }

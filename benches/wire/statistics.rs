@@ -1,6 +1,6 @@
 //! Medians and percentiles.
 
-/// The value below which `share` of them lie.
+/// Returns the value below which `share` of the values lie.
 pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);

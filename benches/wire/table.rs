@@ -1,12 +1,13 @@
-//! What was measured, as Markdown.
+//! The results as Markdown.
 
 use std::fmt::Write;
 
 use super::{
-    contender::Contender, latency::Delays, rounds::Measured, statistics::median, workload::Workload,
+    contender::Contender, latency::Delays, rounds::Measurements, statistics::median,
+    workload::Workload,
 };
 
-/// Of one workload: who took part, and their medians.
+/// The contenders of one workload, with their medians.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) workload: Workload,
@@ -16,24 +17,24 @@ pub(crate) struct Row {
 #[derive(Debug)]
 pub(crate) struct Cell {
     pub(crate) contender: Contender,
-    /// CPU time that the limit takes for a request, by that of this one.
+    /// The CPU time of the limit per request, divided by that of this contender.
     pub(crate) ratio: f64,
     pub(crate) micros: f64,
     pub(crate) rate: f64,
 }
 
 impl Row {
-    pub(crate) fn new(workload: Workload, measured: &[Measured]) -> Self {
-        let limit = measured
+    pub(crate) fn new(workload: Workload, measurements: &[Measurements]) -> Self {
+        let limit = measurements
             .iter()
             .find(|one| one.contender == Contender::Limit)
             .expect("the limit takes part");
-        let ratio = |one: &Measured| {
-            // Within a round: the machine is another in the next.
+        let ratio = |one: &Measurements| {
+            // The ratio is taken within a round, because the load of the machine changes.
             let rounds = limit.micros.iter().zip(&one.micros);
             median(&rounds.map(|(limit, one)| limit / one).collect::<Vec<_>>())
         };
-        let cells = measured.iter().map(|one| Cell {
+        let cells = measurements.iter().map(|one| Cell {
             contender: one.contender,
             ratio: ratio(one),
             micros: median(&one.micros),

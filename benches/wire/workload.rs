@@ -1,4 +1,4 @@
-//! What the contenders are asked for.
+//! The workloads of the contenders.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use super::{contender::Contender, ids};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Workload {
-    /// The work answers at once.
+    /// Accepted requests whose handler answers at once.
     AcceptNow,
-    /// The work takes 50 ms.
+    /// Accepted requests whose handler takes 50 ms.
     AcceptLater,
-    /// Of so many operations stored.
+    /// Polls with this number of stored operations.
     Poll(u64),
 }
 
@@ -31,12 +31,12 @@ impl Workload {
         }
     }
 
-    pub(crate) fn named(name: &str) -> Self {
+    pub(crate) fn from_name(name: &str) -> Self {
         let found = Self::ALL.into_iter().find(|one| one.name() == name);
         found.unwrap_or_else(|| panic!("{name}: no workload"))
     }
 
-    /// How long the work takes.
+    /// Returns the duration of the handler.
     pub(crate) fn takes(self) -> Duration {
         match self {
             Self::AcceptLater => Duration::from_millis(50),
@@ -44,7 +44,7 @@ impl Workload {
         }
     }
 
-    /// Who takes part: a poll starts no work, so it has no floor.
+    /// Returns the contenders. A poll runs no handler, so polls have no floor.
     pub(crate) fn contenders(self) -> Vec<Contender> {
         let is_in = |one: &Contender| match self {
             Self::Poll(_) => *one != Contender::Floor,
@@ -53,7 +53,7 @@ impl Workload {
         Contender::ALL.into_iter().filter(is_in).collect()
     }
 
-    /// The status of each answer.
+    /// Returns the status of each answer.
     pub(crate) fn status(self) -> u16 {
         match self {
             Self::AcceptNow | Self::AcceptLater => 202,
@@ -61,7 +61,7 @@ impl Workload {
         }
     }
 
-    /// A request, and where in it the id stands.
+    /// Returns a request, and the position of the id in it.
     pub(crate) fn request(self) -> Request {
         let poll = "GET /operations/";
         let (text, id) = match self {
@@ -81,11 +81,11 @@ impl Workload {
     }
 }
 
-/// The bytes of a request, which asks for another operation each time.
+/// The bytes of a request, which names another operation each time.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     bytes: Vec<u8>,
-    /// Where the id begins, and of how many it is one.
+    /// The position of the id, and the number of possible ids.
     id: Option<(usize, u64)>,
 }
 

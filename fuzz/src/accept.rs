@@ -1,9 +1,10 @@
-//! Whatever is sent to a service behind the layer: it is answered in HTTP, and what got
-//! a 202 is there for its owner and ends.
+//! A service behind the layer answers any request with valid HTTP. An operation with a 202
+//! exists for its owner, and ends.
 //!
-//! An input's first line has letters, the rest are up to four requests, with lines of
-//! `===` between them. Their fields say how the service answers: `x-sleep` (seconds),
-//! `x-status`, `x-fail`, `x-accept`, and each `x-r-NAME` becomes a field `NAME`.
+//! The first line of an input has letters, and the rest is up to four requests with lines
+//! of `===` between them. The fields of a request determine the answer of the service:
+//! `x-sleep` (seconds), `x-status`, `x-fail`, `x-accept`, and each `x-r-NAME` becomes a
+//! field `NAME`.
 
 use std::{
     sync::{
@@ -35,19 +36,19 @@ pub fn check(data: &[u8]) {
     let requests = split(text).map_while(message::request).take(4);
     let requests: Vec<_> = requests.collect();
     if !requests.is_empty() {
-        run_alone(answered(Choice(letters), requests));
+        run_alone(check_requests(Choice(letters), requests));
     }
 }
 
-const BETWEEN: &[u8] = b"\n===\n";
+const SEPARATOR: &[u8] = b"\n===\n";
 
 fn split(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let text = rest?;
-        let mut at = text.windows(BETWEEN.len());
-        let end = at.position(|window| window == BETWEEN);
-        rest = end.map(|end| &text[end + BETWEEN.len()..]);
+        let mut at = text.windows(SEPARATOR.len());
+        let end = at.position(|window| window == SEPARATOR);
+        rest = end.map(|end| &text[end + SEPARATOR.len()..]);
         Some(end.map_or(text, |end| &text[..end]))
     })
 }
@@ -90,16 +91,16 @@ async fn serve(
     Ok(response)
 }
 
-async fn answered(choice: Choice<'_>, requests: Vec<Request<BufferedBody>>) {
+async fn check_requests(choice: Choice<'_>, requests: Vec<Request<BufferedBody>>) {
     let store = MemoryStore::new();
     let mut operations = world::operations(choice, &store);
     if choice.has(b'O') {
         operations = operations.owner(owner);
     }
     let calls = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&calls);
+    let call_count = Arc::clone(&calls);
     let service = layer(choice, &operations).layer(service_fn(move |request| {
-        counted.fetch_add(1, SeqCst);
+        call_count.fetch_add(1, SeqCst);
         serve(request)
     }));
     let polls = operations.poll_service().mounted_at("/operations");
@@ -107,7 +108,7 @@ async fn answered(choice: Choice<'_>, requests: Vec<Request<BufferedBody>>) {
     let mut accepted: Vec<(HeaderMap, OperationId)> = Vec::new();
     for request in &requests {
         let Ok(response) = service.clone().oneshot(request.clone()).await else {
-            // Of a request that passes through; an operation has no such error.
+            // The error belongs to a request that passes through; an operation has no such error.
             assert!(request.headers().contains_key("x-fail"));
             continue;
         };
@@ -115,7 +116,7 @@ async fn answered(choice: Choice<'_>, requests: Vec<Request<BufferedBody>>) {
             continue;
         }
         let answer = Answer::read(response).await;
-        // A signaled handler that never accepts is answered once its time is over.
+        // A signaled handler that never accepts is answered after its time-out.
         let ends: &[StatusCode] = match choice.has(b'S') {
             true => &[StatusCode::GATEWAY_TIMEOUT],
             false => &[],
@@ -142,7 +143,7 @@ async fn answered(choice: Choice<'_>, requests: Vec<Request<BufferedBody>>) {
         }
     }
 
-    // The same request under the same key is run once.
+    // Equal requests with one key run once.
     let first = &requests[0];
     let is_same = |other: &Request<BufferedBody>| {
         other.method() == first.method()
@@ -161,9 +162,13 @@ async fn answered(choice: Choice<'_>, requests: Vec<Request<BufferedBody>>) {
     }
 }
 
-/// Whatever an answer replays, it is there, and no failure of the poll itself.
+/// Asserts that a poll finds the operation, and answers with its outcome at most.
 async fn check_poll(store: &MemoryStore, id: &OperationId, answer: &Answer, path: &str) {
-    let record = store.get(id).await.unwrap().expect("it is kept for a day");
+    let record = store
+        .get(id)
+        .await
+        .unwrap()
+        .expect("an operation is kept for a day");
     let operation = record.operation();
     let recorded = operation.response();
     let problem = operation.problem().and_then(|problem| problem.status());
@@ -175,14 +180,14 @@ async fn check_poll(store: &MemoryStore, id: &OperationId, answer: &Answer, path
     }
 }
 
-/// Waits until it has ended, for which three hours are enough.
+/// Waits at most three hours for the end of an operation.
 async fn end(store: &MemoryStore, id: &OperationId) {
     for _ in 0..3 * 360 {
         let record = store
             .get(id)
             .await
             .unwrap()
-            .expect("what is accepted is there");
+            .expect("an accepted operation exists");
         if record.operation().state().is_terminal() {
             return;
         }
@@ -191,7 +196,7 @@ async fn end(store: &MemoryStore, id: &OperationId) {
     panic!("{id} does not end");
 }
 
-/// The operation that an answer is about.
+/// Returns the id of the operation in an answer.
 fn id_of(answer: &Answer) -> Option<OperationId> {
     let fields = [
         LOCATION,

@@ -1,4 +1,4 @@
-//! What makes an answer one of HTTP.
+//! The requirements on every HTTP answer.
 
 use std::{fmt::Debug, future::poll_fn, pin::pin};
 
@@ -7,13 +7,13 @@ use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri, header};
 use http_body::Body;
 use serde_json::{Value, value::RawValue};
 
-/// By this field a response is known that a service made, and no part of this crate.
+/// The field that marks a response of a service, as opposed to one of this crate.
 pub(crate) const MARK: HeaderName = HeaderName::from_static("x-inner");
 
-/// How many frames of an event stream are read.
+/// The number of frames that are read from an event stream.
 const FRAMES: usize = 4;
 
-/// An answer with as much of its body as was read.
+/// An answer with the part of its body that was read.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -22,14 +22,14 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Reads it; its body has the length that it says.
+    /// Reads a response, and asserts that its body has the announced length.
     pub(crate) async fn read<B>(response: Response<B>) -> Self
     where
         B: Body<Data = Bytes>,
         B::Error: Debug,
     {
         let (parts, body) = response.into_parts();
-        let said = body.size_hint();
+        let size_hint = body.size_hint();
         let mut body = pin!(body);
         let (mut data, mut ended) = (Vec::new(), false);
         for _ in 0..FRAMES {
@@ -47,11 +47,14 @@ impl Answer {
         }
         if ended {
             let length = data.len() as u64;
-            assert!(said.lower() <= length, "{said:?} is more than {length}");
-            assert!(said.upper().is_none_or(|upper| length <= upper));
+            assert!(
+                size_hint.lower() <= length,
+                "{size_hint:?} is more than {length}"
+            );
+            assert!(size_hint.upper().is_none_or(|upper| length <= upper));
         } else {
             assert_eq!(parts.headers["content-type"], "text/event-stream");
-            assert_eq!(said.exact(), None);
+            assert_eq!(size_hint.exact(), None);
         }
         Self {
             status: parts.status,
@@ -71,19 +74,19 @@ impl Answer {
         serde_json::from_slice(&self.body).ok()
     }
 
-    /// Whether it repeats what a service answered.
+    /// Returns whether the answer repeats a response of a service.
     pub(crate) fn is_replay(&self) -> bool {
         self.headers.contains_key(MARK)
     }
 
-    /// What every answer to a request of this method is; and more if it is one of ours.
-    /// With one of the statuses of `ends` it says how an operation ended, and else no poll
-    /// fails but for want of the store, or of a power that the dialect has and we have not.
+    /// Asserts the requirements on an answer to a request of this method. An answer with a
+    /// status in `ends` may report the outcome of an operation. Any other answer is no server
+    /// error, unless the store is unavailable or a capability of the dialect is missing.
     pub(crate) fn check(&self, method: &Method, ends: &[StatusCode]) {
-        self.check_whoever_made_it(method);
+        self.check_http(method);
         match self.is_replay() {
             true => self.check_replay(),
-            false => self.check_ours(method, ends.contains(&self.status)),
+            false => self.check_own(method, ends.contains(&self.status)),
         }
         if ends.contains(&self.status) {
             return;
@@ -104,7 +107,7 @@ impl Answer {
         }
     }
 
-    fn check_whoever_made_it(&self, method: &Method) {
+    fn check_http(&self, method: &Method) {
         let status = self.status.as_u16();
         assert!((200..600).contains(&status), "{self:?}");
         let has_no_body = *method == Method::HEAD || matches!(status, 204 | 304);
@@ -123,7 +126,7 @@ impl Answer {
         for name in ["keep-alive", "transfer-encoding", "upgrade"] {
             assert!(!self.headers.contains_key(name), "{name} in {self:?}");
         }
-        // A body that is too large is not read to its end.
+        // The connection may close if a body is too large.
         let is_cut = self.status == StatusCode::PAYLOAD_TOO_LARGE;
         let connection = self.headers.get(header::CONNECTION);
         assert!(
@@ -132,7 +135,7 @@ impl Answer {
         );
     }
 
-    /// What a service answered is nothing that a poll would say, and is not sniffed.
+    /// Asserts that a repeated response has no fields of a poll, and is not sniffed.
     fn check_replay(&self) {
         assert_eq!(self.headers["x-content-type-options"], "nosniff");
         for name in [
@@ -146,8 +149,8 @@ impl Answer {
         }
     }
 
-    /// The problem of an end is the service's own, which may have no title.
-    fn check_ours(&self, method: &Method, is_end: bool) {
+    /// Asserts the requirements on an answer of this crate. The problem of an outcome may lack a title.
+    fn check_own(&self, method: &Method, is_end: bool) {
         if let Some(seconds) = self.headers.get(header::RETRY_AFTER) {
             let seconds: u64 = seconds.to_str().unwrap().parse().unwrap();
             assert!(seconds >= 1, "{self:?}");
@@ -184,7 +187,7 @@ impl Answer {
             }
             "text/event-stream" => self.check_events(),
             json if json == "application/json" || json.ends_with("+json") => {
-                // However deep: it is only read through.
+                // `RawValue` accepts JSON of any depth.
                 let text = std::str::from_utf8(&self.body).expect("JSON is UTF-8");
                 let read: Result<&RawValue, _> = serde_json::from_str(text);
                 assert!(read.is_ok(), "{self:?}");
@@ -193,7 +196,7 @@ impl Answer {
         }
     }
 
-    /// Each event has JSON for data, and lines of known fields.
+    /// Asserts that each event has JSON data and lines of known fields.
     fn check_events(&self) {
         let text = std::str::from_utf8(&self.body).expect("events are UTF-8");
         assert!(text.ends_with("\n\n"), "{self:?}");

@@ -1,4 +1,4 @@
-//! The judge of JSON says what serde_json says, and strings are written as it reads them.
+//! The JSON check agrees with serde_json, and serde_json reads written strings unchanged.
 
 use http::{Response, header::CONTENT_TYPE};
 use serde_json::value::RawValue;
@@ -7,17 +7,17 @@ use tower_operations::{
     fuzzing::{json, json_string},
 };
 
-/// What is deeper need not be taken for JSON.
+/// The depth up to which the check has to recognize JSON.
 const DEPTH: usize = 100;
 
 pub fn check(data: &[u8]) {
-    let ours = json(data);
+    let found = json(data);
     let text = std::str::from_utf8(data);
-    let theirs = text.is_ok_and(is_json);
+    let expected = text.is_ok_and(is_json);
     if depth(data) <= DEPTH {
-        assert_eq!(ours, theirs);
+        assert_eq!(found, expected);
     } else {
-        assert!(theirs || !ours);
+        assert!(expected || !found);
     }
     if let Ok(text) = text {
         let written = json_string(text);
@@ -39,21 +39,21 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// It is only read through, so it may be as deep as it likes.
+/// Returns whether a text is JSON of any depth.
 fn is_json(text: &str) -> bool {
     serde_json::from_str::<&RawValue>(text).is_ok()
 }
 
-/// How deep it is at the most, whether it is JSON or not.
+/// Returns the maximum depth of brackets, whether the data is JSON or not.
 fn depth(data: &[u8]) -> usize {
-    let (mut now, mut most) = (0_usize, 0);
+    let (mut now, mut maximum) = (0_usize, 0);
     for byte in data {
         match byte {
             b'[' | b'{' => now += 1,
             b']' | b'}' => now = now.saturating_sub(1),
             _ => {}
         }
-        most = most.max(now);
+        maximum = maximum.max(now);
     }
-    most
+    maximum
 }

@@ -1,4 +1,4 @@
-//! What must hold for any input, a module a target. `fuzz/run.sh` runs them.
+//! Properties of any input, with one module for each target. `fuzz/run.sh` runs the targets.
 
 mod answer;
 mod message;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use tower_operations::BufferedBody;
 
-/// The first line, and what comes after it.
+/// Splits the bytes into the first line and the rest.
 pub(crate) fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
     match bytes.iter().position(|byte| *byte == b'\n') {
         Some(end) => (&bytes[..end], &bytes[end + 1..]),
@@ -19,14 +19,14 @@ pub(crate) fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The request that this text is; `None` if its first line is none. Fields that a server
-/// would refuse to read are left out.
+/// Parses a request; `None` if the first line is invalid. Fields that a server would refuse
+/// are left out.
 pub(crate) fn request(text: &[u8]) -> Option<Request<BufferedBody>> {
     let (line, mut rest) = split_line(text);
     let space = line.iter().position(|byte| *byte == b' ')?;
     let method = Method::from_bytes(&line[..space]).ok()?;
     let target = Uri::try_from(&line[space + 1..]).ok()?;
-    // A server gets a path, or all of a URL.
+    // A server receives a path or a whole URL.
     let is_target = target.path().starts_with('/');
     let mut request = Request::new(BufferedBody::default());
     *request.method_mut() = method;

@@ -1,4 +1,4 @@
-//! The small parsers of what comes in header fields, paths, queries and settings.
+//! The small parsers of header fields, paths, queries and settings.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -34,7 +34,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// A field whose values are the lines of `data`, as far as they can be such.
+/// Returns a field whose values are the valid lines of `data`.
 fn fields(name: &HeaderName, data: &[u8]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for line in data.split(|byte| *byte == b'\n').take(8) {
@@ -45,7 +45,7 @@ fn fields(name: &HeaderName, data: &[u8]) -> HeaderMap {
     headers
 }
 
-/// Without quotes a list is what is between commas.
+/// A list without quotes is split at commas.
 fn prefer(data: &[u8]) {
     let name = HeaderName::from_static("prefer");
     let headers = fields(&name, data);
@@ -77,7 +77,7 @@ fn prefer(data: &[u8]) {
     assert_eq!(read.wait(), seconds.map(Duration::from_secs));
 }
 
-/// What is read is what was quoted.
+/// A key is read as it was quoted.
 fn idempotency_key(data: &[u8]) {
     for rules in [
         Idempotency::optional(),
@@ -92,37 +92,37 @@ fn idempotency_key(data: &[u8]) {
         );
         let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
         let quoted = format!("\"{escaped}\"");
-        let again = fuzzing::idempotency_key(&rules, quoted.as_bytes());
-        assert_eq!(again.as_deref(), Some(&*text));
+        let repeated = fuzzing::idempotency_key(&rules, quoted.as_bytes());
+        assert_eq!(repeated.as_deref(), Some(&*text));
     }
 }
 
-/// The order of what is accepted is of no importance, nor are lines.
+/// The order of media ranges and their lines has no effect.
 fn accept(data: &[u8]) {
     let wants_events = |headers: &HeaderMap| {
-        let inquiry = RequestView::new(&Method::GET, "/q3", None, headers);
-        match Plain::default().parse(&inquiry) {
+        let view = RequestView::new(&Method::GET, "/q3", None, headers);
+        match Plain::default().parse(&view) {
             Ok(PollRequest::Operation { action, .. }) => action == Action::Events,
             other => panic!("{other:?}"),
         }
     };
     let headers = fields(&ACCEPT, data);
     let wants = wants_events(&headers);
-    let named = data.to_ascii_lowercase();
-    let is_named = named.windows(17).any(|it| it == b"text/event-stream");
+    let lowercase = data.to_ascii_lowercase();
+    let is_named = lowercase.windows(17).any(|it| it == b"text/event-stream");
     assert!(is_named || !wants);
     if data.contains(&b'"') {
         return;
     }
-    let mut turned = HeaderMap::new();
+    let mut reversed = HeaderMap::new();
     let mut values: Vec<_> = headers.get_all(ACCEPT).iter().collect();
     values.reverse();
     for value in values {
         for range in value.as_bytes().rsplit(|byte| *byte == b',') {
-            turned.append(ACCEPT, HeaderValue::from_bytes(range).unwrap());
+            reversed.append(ACCEPT, HeaderValue::from_bytes(range).unwrap());
         }
     }
-    assert_eq!(wants_events(&turned), wants, "{headers:?}");
+    assert_eq!(wants_events(&reversed), wants, "{headers:?}");
 }
 
 /// An origin is a scheme and a host, and nothing else.
@@ -152,7 +152,7 @@ fn forwarded(data: &[u8]) {
     }
 }
 
-/// What is an id is written as it was, and is found at the end of a path.
+/// An id is written as it was read, and is found at the end of a path.
 fn id(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -167,26 +167,26 @@ fn id(data: &[u8]) {
         (format!("/operations/{text}/"), None),
         ("/".to_owned(), Some(format!("id={text}"))),
     ] {
-        let inquiry = RequestView::new(&Method::GET, &path, query.as_deref(), &headers);
-        match Plain::default().parse(&inquiry) {
+        let view = RequestView::new(&Method::GET, &path, query.as_deref(), &headers);
+        match Plain::default().parse(&view) {
             Ok(PollRequest::Operation { id: found, .. }) => assert_eq!(found, id, "{path}"),
             other => panic!("{path}: {other:?}"),
         }
     }
 }
 
-/// An id that a path names is one that its text decodes to.
+/// An id in a path is part of the decoded text.
 fn path(data: &[u8]) {
     let Ok(uri) = Uri::try_from([b"/", data].concat()) else {
         return;
     };
     let headers = HeaderMap::new();
-    let inquiry = RequestView::new(&Method::GET, uri.path(), uri.query(), &headers);
-    let Ok(PollRequest::Operation { id, .. }) = Plain::default().parse(&inquiry) else {
+    let view = RequestView::new(&Method::GET, uri.path(), uri.query(), &headers);
+    let Ok(PollRequest::Operation { id, .. }) = Plain::default().parse(&view) else {
         return;
     };
     let text = id.to_string();
-    // Nothing of a query is taken for a plus here.
+    // A plus is escaped, because the decoder reads it as a space.
     let whole = uri.to_string().replace('+', "%2B");
     let mut decoded = form_urlencoded::parse(whole.as_bytes());
     assert!(
@@ -195,19 +195,19 @@ fn path(data: &[u8]) {
     );
 }
 
-/// A parameter is what the standard's decoder says, if it is one at all.
+/// A valid parameter equals that of the standard's decoder.
 fn query(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
     let headers = HeaderMap::new();
-    let mut inquiry = RequestView::new(&Method::GET, "/", Some(text), &headers);
-    inquiry.lists = true;
-    let Ok(PollRequest::List(listing)) = Plain::default().parse(&inquiry) else {
+    let mut view = RequestView::new(&Method::GET, "/", Some(text), &headers);
+    view.lists = true;
+    let Ok(PollRequest::List(listing)) = Plain::default().parse(&view) else {
         return;
     };
-    let values = |wanted| {
-        let pairs = form_urlencoded::parse(data).filter(move |(name, _)| name == wanted);
+    let values = |key| {
+        let pairs = form_urlencoded::parse(data).filter(move |(name, _)| name == key);
         pairs.map(|(_, value)| value.into_owned())
     };
     assert!(values("cursor").chain(values("limit")).count() <= 2);
@@ -228,7 +228,7 @@ fn query(data: &[u8]) {
     assert_eq!(listing.states, states, "{text}");
 }
 
-/// Moments are written as another reads them, and read as another writes them.
+/// Timestamps are written and read as by `humantime`.
 fn timestamp(data: &[u8]) {
     if let Some(millis) = data.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) {
         // Up to the last year of four digits.
@@ -248,23 +248,23 @@ fn timestamp(data: &[u8]) {
     match (humantime::parse_rfc3339(text), read) {
         (Ok(at), Ok(operation)) => {
             let read = operation.metadata().created_at().unwrap();
-            // In milliseconds, of which the first is the least.
+            // Timestamps have milliseconds, and are at least 1.
             let least = UNIX_EPOCH + Duration::from_millis(1);
             let late = at
                 .max(least)
                 .duration_since(read)
-                .expect("not later than it is");
+                .expect("not later than the parsed time");
             assert!(late < Duration::from_millis(1), "{text}");
         }
-        // The other one overlooks what comes after the `Z`.
+        // `humantime` ignores text after the `Z`.
         (Ok(_), Err(_)) if text.as_bytes().get(19) == Some(&b'Z') && text.len() > 20 => {}
         (Ok(_), Err(error)) => panic!("{text}: {error}"),
-        (Err(_), Ok(_)) => panic!("{text} is no moment"),
+        (Err(_), Ok(_)) => panic!("{text} is no timestamp"),
         (Err(_), Err(_)) => {}
     }
 }
 
-/// A base URL has a scheme and a host, and takes a path.
+/// A base URL has a scheme and a host, and can be extended by a path.
 fn base_url(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -284,8 +284,8 @@ fn base_url(data: &[u8]) {
     );
 }
 
-/// A reference means the same below the result resource as it did in the answer: `data`
-/// is the target of the request, a line break and the reference.
+/// A resolved reference has the same target below the result resource as in the answer.
+/// `data` is the target of the request, a line break and the reference.
 fn references(data: &[u8]) {
     let mut lines = data.splitn(2, |byte| *byte == b'\n');
     let target = lines.next().unwrap_or_default();
@@ -296,7 +296,7 @@ fn references(data: &[u8]) {
     ) else {
         return;
     };
-    // Dots at the end of a base are a folder to fluent-uri, and dropped by the standard
+    // fluent-uri reads dots at the end of a base as a folder; the standard drops them
     // (RFC 3986, section 5.2.3).
     let last = target.path().rsplit('/').next().unwrap_or_default();
     let is_up = last.to_ascii_lowercase().replace("%2e", ".") == "..";
@@ -318,14 +318,14 @@ fn references(data: &[u8]) {
         let base = fluent_uri::Uri::parse(base.as_str()).ok()?;
         let reference = fluent_uri::UriRef::parse(reference).ok()?;
         let resolved = reference.resolve_against(&base).ok()?;
-        // Dots of the target itself are there until somebody resolves it again.
+        // The target keeps its own dots until it is resolved again.
         Some(resolved.normalize().as_str().to_owned())
     };
-    if let Some(meant) = absolute(target.as_str(), reference) {
+    if let Some(expected_target) = absolute(target.as_str(), reference) {
         let read = absolute("/operations/q3/result", resolved);
         assert_eq!(
             read.as_deref(),
-            Some(&*meant),
+            Some(&*expected_target),
             "{reference} of {target}: {resolved}"
         );
         let link = headers[LINK].to_str().unwrap();
@@ -349,8 +349,8 @@ fn event(data: &[u8]) {
     assert_eq!(String::from_utf8_lossy(&read.join(&b'\n')), normal);
 }
 
-/// Without quotes it is the star alone; with them a line is text in quotes, and between
-/// it a comma and perhaps the mark of weakness. Some line has one.
+/// A field without quotes is valid only as a star. A line with quotes is a list of quoted
+/// tags with commas between them, each with an optional weakness mark.
 fn if_match(data: &[u8]) {
     let headers = fields(&IF_MATCH, data);
     let etag = HeaderValue::from_static("W/\"2-a\"");
@@ -362,7 +362,7 @@ fn if_match(data: &[u8]) {
         [b"*"] => Some(true),
         _ => {
             let tags: Option<Vec<_>> = lines.iter().map(|line| tags(line)).collect();
-            // A list of nothing is none.
+            // An empty list is invalid.
             let tags = tags
                 .map(|lines| lines.concat())
                 .filter(|tags| !tags.is_empty());
@@ -372,7 +372,7 @@ fn if_match(data: &[u8]) {
     assert_eq!(read, expected, "{headers:?}");
 }
 
-/// The entity tags of a line, without their quotes.
+/// Returns the entity tags of a line, without their quotes.
 fn tags(line: &[u8]) -> Option<Vec<&[u8]>> {
     let pieces: Vec<&[u8]> = line.split(|byte| *byte == b'"').collect();
     let last = pieces.len() - 1;
@@ -397,7 +397,7 @@ fn tags(line: &[u8]) -> Option<Vec<&[u8]>> {
     Some(pieces.into_iter().skip(1).step_by(2).collect())
 }
 
-/// A cursor has one spelling, and is opened as it was sealed.
+/// A cursor has one spelling, and opening reverses sealing.
 fn cursor(data: &[u8]) {
     if let Some(number) = data.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) {
         let sealed = fuzzing::seal_cursor(number);

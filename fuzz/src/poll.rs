@@ -1,7 +1,7 @@
-//! Whatever is asked of a `PollService`, in whichever dialect: it answers, and what it
-//! answers is HTTP. Nobody learns of what is somebody else's.
+//! A `PollService` answers any request in any dialect with valid HTTP. No client learns of
+//! the operations of another owner.
 //!
-//! An input's first line has letters (`world::Choice`), the rest is a request.
+//! The first line of an input has letters (`world::Choice`), and the rest is a request.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -18,7 +18,7 @@ use crate::{
     world::{self, Choice, owner, run},
 };
 
-/// Its owner, and one who has nothing.
+/// The owner of operations, and an owner without operations.
 const ANNA: &str = "anna";
 const STRANGER: &str = "stranger";
 
@@ -26,56 +26,58 @@ pub fn check(data: &[u8]) {
     let (letters, text) = message::split_line(data);
     let choice = Choice(letters);
     if let Some(request) = message::request(text) {
-        run(answered(choice, request));
+        run(check_request(choice, request));
     }
 }
 
-async fn answered(choice: Choice<'_>, mut request: Request<BufferedBody>) {
+async fn check_request(choice: Choice<'_>, mut request: Request<BufferedBody>) {
     let operations = operations(request.body().data());
     let store = MemoryStore::new();
     for operation in &operations {
         operation.put(&store).await;
     }
-    fill_in(&store, &mut request).await;
+    insert_etag(&store, &mut request).await;
     let (parts, body) = request.into_parts();
-    let again = || Request::from_parts(parts.clone(), body.clone());
-    let answer = ask(choice, &store, again()).await;
+    let repeat = || Request::from_parts(parts.clone(), body.clone());
+    let answer = ask(choice, &store, repeat()).await;
 
     let path = parts.uri.path();
-    let asked = operations
+    let named_in_path = operations
         .iter()
         .filter(|operation| operation.is_named_in(path));
-    let mut ends: Vec<StatusCode> = asked.filter_map(Operation::status).collect();
+    let mut ends: Vec<StatusCode> = named_in_path.filter_map(Operation::status).collect();
     if choice.0.first() == Some(&b'd') && !ends.is_empty() {
         // With `returnInternalServerErrorOnFailure`.
         ends.push(StatusCode::INTERNAL_SERVER_ERROR);
     }
     answer.check(&parts.method, &ends);
 
-    // Where a result is asked for, a failure is none, whatever its problem says of itself.
-    let asks_result = path.trim_end_matches('/').ends_with("/result")
+    // A failure is not answered as a successful result, even if its problem claims so.
+    let is_for_result = path.trim_end_matches('/').ends_with("/result")
         || path.trim_end_matches('/').ends_with("/results");
-    let says_by_status = choice.0.first().is_some_and(|it| b"pwzacij".contains(it));
-    if asks_result && says_by_status && !choice.has(b'Q') && answer.status.is_success() {
+    let has_status_of_result = choice.0.first().is_some_and(|it| b"pwzacij".contains(it));
+    if is_for_result && has_status_of_result && !choice.has(b'Q') && answer.status.is_success() {
         let segments = path.trim_end_matches('/').rsplit('/').nth(1);
-        let of = operations.iter().find(|it| Some(it.id) == segments);
-        let failed = of.is_some_and(|it| matches!(it.stage, Status::Ended(Outcome::Failed(_))));
+        let operation = operations.iter().find(|it| Some(it.id) == segments);
+        let failed =
+            operation.is_some_and(|it| matches!(it.stage, Status::Ended(Outcome::Failed(_))));
         assert!(!failed || parts.method == Method::OPTIONS, "{answer:?}");
     }
 
-    // Who owns nothing sees what there would be if there were nothing.
-    let who = parts.headers.get("x-owner").map(HeaderValue::as_bytes);
+    // An owner without operations gets the same answer as from an empty store.
+    let requester = parts.headers.get("x-owner").map(HeaderValue::as_bytes);
     let named = operations
         .iter()
         .filter(|it| it.is_named_in(&parts.uri.to_string()));
-    let only_hers = named.clone().count() > 0 && named.clone().all(|it| it.owner.is_some());
-    if who == Some(STRANGER.as_bytes()) || (only_hers && who != Some(ANNA.as_bytes())) {
-        let nothing = MemoryStore::new();
-        if who != Some(STRANGER.as_bytes()) && path.trim_matches('/').is_empty() {
-            // A list, which has what is nobody's.
+    let only_owned = named.clone().count() > 0 && named.clone().all(|it| it.owner.is_some());
+    if requester == Some(STRANGER.as_bytes()) || (only_owned && requester != Some(ANNA.as_bytes()))
+    {
+        let empty = MemoryStore::new();
+        if requester != Some(STRANGER.as_bytes()) && path.trim_matches('/').is_empty() {
+            // A list contains the operations without an owner.
             return;
         }
-        assert_eq!(answer, ask(choice, &nothing, again()).await);
+        assert_eq!(answer, ask(choice, &empty, repeat()).await);
     }
 }
 
@@ -100,8 +102,8 @@ async fn ask(choice: Choice<'_>, store: &MemoryStore, request: Request<BufferedB
     Answer::read(polls.oneshot(request).await.unwrap()).await
 }
 
-/// `{etag}` in a field stands for the entity tag of the operation that the path names.
-async fn fill_in(store: &MemoryStore, request: &mut Request<BufferedBody>) {
+/// Replaces `{etag}` in fields by the entity tag of the operation that the path names.
+async fn insert_etag(store: &MemoryStore, request: &mut Request<BufferedBody>) {
     let mark = b"{etag}";
     let has_mark = |value: &HeaderValue| value.as_bytes().windows(mark.len()).any(|it| it == mark);
     if !request.headers().values().any(has_mark) {
@@ -129,7 +131,7 @@ async fn fill_in(store: &MemoryStore, request: &mut Request<BufferedBody>) {
     }
 }
 
-/// An operation that there is.
+/// An operation in the store.
 struct Operation {
     id: &'static str,
     owner: Option<&'static str>,
@@ -142,58 +144,58 @@ enum Status {
     Ended(Outcome<RecordedResponse>),
 }
 
-/// One of each kind, and one whose response is what `stored` says.
+/// Returns an operation of each kind, and one with the response in `stored`.
 fn operations(stored: &Bytes) -> Vec<Operation> {
-    let nobodys = |id, stage| Operation {
+    let unowned = |id, stage| Operation {
         id,
         owner: None,
         stage,
     };
-    let responded = |response| Status::Ended(recorded(response).into_outcome());
+    let ended_with = |response| Status::Ended(recorded(response).into_outcome());
     let mut operations = vec![
-        nobodys("pending", Status::Pending),
-        nobodys("running", Status::Running),
-        nobodys(
+        unowned("pending", Status::Pending),
+        unowned("running", Status::Running),
+        unowned(
             "json",
-            responded(response(201, "application/json", b"{\"a\":1}")),
+            ended_with(response(201, "application/json", b"{\"a\":1}")),
         ),
-        nobodys(
+        unowned(
             "text",
-            responded(response(200, "text/plain", "gr\u{fc}n\n".as_bytes())),
+            ended_with(response(200, "text/plain", "gr\u{fc}n\n".as_bytes())),
         ),
-        nobodys(
+        unowned(
             "binary",
-            responded(response(200, "application/pdf", b"%PDF \xff")),
+            ended_with(response(200, "application/pdf", b"%PDF \xff")),
         ),
-        nobodys(
+        unowned(
             "untrue",
-            responded(response(200, "application/json", b"{\"a\":")),
+            ended_with(response(200, "application/json", b"{\"a\":")),
         ),
-        nobodys("empty", responded(response(204, "", b""))),
-        nobodys("nothing", Status::Ended(Outcome::Succeeded(None))),
-        nobodys("moved", responded(moved())),
-        nobodys("unready", responded(response(503, "text/html", b"<p>no"))),
-        nobodys(
+        unowned("empty", ended_with(response(204, "", b""))),
+        unowned("nothing", Status::Ended(Outcome::Succeeded(None))),
+        unowned("moved", ended_with(redirect())),
+        unowned("unready", ended_with(response(503, "text/html", b"<p>no"))),
+        unowned(
             "problem",
-            responded(response(422, PROBLEM, b"{\"title\":\"No\",\"code\":\"X\"}")),
+            ended_with(response(422, PROBLEM, b"{\"title\":\"No\",\"code\":\"X\"}")),
         ),
-        nobodys(
+        unowned(
             "lying",
-            responded(response(400, PROBLEM, b"{\"status\":200,\"type\":7}")),
+            ended_with(response(400, PROBLEM, b"{\"status\":200,\"type\":7}")),
         ),
-        nobodys("canceled", Status::Ended(Outcome::Canceled)),
-        nobodys(
+        unowned("canceled", Status::Ended(Outcome::Canceled)),
+        unowned(
             "interrupted",
             Status::Ended(Outcome::failed(FailureKind::Interrupted)),
         ),
-        nobodys(
+        unowned(
             "panicked",
             Status::Ended(Outcome::failed(FailureKind::Panicked)),
         ),
         Operation {
             id: "annas",
             owner: Some(ANNA),
-            stage: responded(response(200, "application/json", b"\"hers\"")),
+            stage: ended_with(response(200, "application/json", b"\"hers\"")),
         },
         Operation {
             id: "annas-own",
@@ -202,14 +204,14 @@ fn operations(stored: &Bytes) -> Vec<Operation> {
         },
     ];
     if let Ok(recorded) = RecordedResponse::from_bytes(stored.clone())
-        // What no service answers with.
+        // Services answer only with these statuses.
         && (200..600).contains(&recorded.status().as_u16())
     {
         let mut response = recorded.to_response();
         response
             .headers_mut()
             .insert(MARK, HeaderValue::from_static("yes"));
-        operations.push(nobodys("any", responded(response)));
+        operations.push(unowned("any", ended_with(response)));
     }
     operations
 }
@@ -231,8 +233,8 @@ fn response(status: u16, media_type: &'static str, body: &'static [u8]) -> Respo
     response
 }
 
-/// With what would mean something to who polls.
-fn moved() -> Response<BufferedBody> {
+/// Returns a response with fields that would have a meaning in the answer to a poll.
+fn redirect() -> Response<BufferedBody> {
     let mut trailers = HeaderMap::new();
     trailers.insert("x-sum", HeaderValue::from_static("7"));
     let body = BufferedBody::new("moved".into(), Some(trailers));
@@ -267,7 +269,7 @@ impl Operation {
             .with_method(Method::POST)
             .with_name(Some("render \"it\"\n".into()));
         let Created::New(record) = store.create(new).await.unwrap() else {
-            panic!("it is new");
+            panic!("the id is new");
         };
         let token = record.token();
         let progress = Progress::from_count(1, 3)
@@ -306,7 +308,7 @@ impl Operation {
         }
     }
 
-    /// The status of how it ended.
+    /// Returns the status of the outcome.
     fn status(&self) -> Option<StatusCode> {
         match (self.recorded(), &self.stage) {
             (Some(recorded), _) => Some(recorded.status()),

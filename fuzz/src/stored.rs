@@ -1,5 +1,5 @@
-//! What stores and queues keep: any bytes are read or refused, and what is read is
-//! written and read again as the same.
+//! Stored and queued data: any bytes are read or refused, and a value that was read is
+//! written and read back as an equal value.
 
 use bytes::Bytes;
 use http::Request;
@@ -26,9 +26,9 @@ fn request(data: &Bytes) {
     let Some(read) = fuzzing::stored_request(data) else {
         return;
     };
-    let bytes = fuzzing::store_request(read.clone()).expect("it was short enough");
-    let again = fuzzing::stored_request(&bytes).expect("what is written can be read");
-    assert_same(&read, &again);
+    let bytes = fuzzing::store_request(read.clone()).expect("the request was short enough");
+    let reread = fuzzing::stored_request(&bytes).expect("what is written can be read");
+    assert_same(&read, &reread);
 }
 
 fn assert_same(one: &Request<BufferedBody>, other: &Request<BufferedBody>) {
@@ -44,18 +44,18 @@ fn queued(data: &Bytes) {
     let Ok(read) = QueuedRequest::from_bytes(data) else {
         return;
     };
-    let again = QueuedRequest::from_bytes(&read.to_bytes()).expect("what is written can be read");
-    assert_eq!(again.id(), read.id());
-    assert_eq!(again.owner(), read.owner());
-    assert_eq!(again.to_bytes(), read.to_bytes());
+    let reread = QueuedRequest::from_bytes(&read.to_bytes()).expect("what is written can be read");
+    assert_eq!(reread.id(), read.id());
+    assert_eq!(reread.owner(), read.owner());
+    assert_eq!(reread.to_bytes(), read.to_bytes());
 }
 
 fn response(data: Bytes) {
     let Ok(read) = RecordedResponse::from_bytes(data) else {
         return;
     };
-    let again = RecordedResponse::from_bytes(read.to_bytes().unwrap()).unwrap();
-    assert_eq!(again, read);
+    let reread = RecordedResponse::from_bytes(read.to_bytes().unwrap()).unwrap();
+    assert_eq!(reread, read);
     let response = read.to_response();
     let recorded = RecordedResponse::new(response);
     assert_eq!(recorded.status(), read.status());
@@ -67,38 +67,38 @@ fn head(data: Bytes) {
     let Some(read) = fuzzing::record(data, None) else {
         return;
     };
-    // What is too deep, or longer than was read, is not written.
+    // A record that is too deep, or longer than the input, is not written.
     let Some(bytes) = fuzzing::head(&read) else {
         return;
     };
-    let again = fuzzing::record(bytes.clone(), None).expect("what is written can be read");
-    assert_eq!(again, read);
-    assert_eq!(fuzzing::head(&again), Some(bytes));
+    let reread = fuzzing::record(bytes.clone(), None).expect("what is written can be read");
+    assert_eq!(reread, read);
+    assert_eq!(fuzzing::head(&reread), Some(bytes));
 }
 
-/// An operation as a client reads it.
+/// Checks an operation as a client reads it.
 fn operation(data: &Bytes) {
     let Ok(read) = serde_json::from_slice::<Operation<serde_json::Value>>(data) else {
         return;
     };
     let text = serde_json::to_vec(&read).expect("what was read can be written");
-    let Ok(again) = serde_json::from_slice::<Operation<serde_json::Value>>(&text) else {
+    let Ok(reread) = serde_json::from_slice::<Operation<serde_json::Value>>(&text) else {
         panic!(
             "what is written can be read: {}",
             String::from_utf8_lossy(&text)
         );
     };
-    assert_eq!(serde_json::to_vec(&again).unwrap(), text);
+    assert_eq!(serde_json::to_vec(&reread).unwrap(), text);
 }
 
-/// Rows of the store in a file.
+/// Checks the rows of `RedbStore`.
 fn rows(data: &[u8]) {
-    for again in [
+    for rewrite in [
         tower_operations_redb::fuzzing::cell_row,
         tower_operations_redb::fuzzing::key_row,
     ] {
-        if let Some(written) = again(data) {
-            assert_eq!(again(&written).as_ref(), Some(&written));
+        if let Some(written) = rewrite(data) {
+            assert_eq!(rewrite(&written).as_ref(), Some(&written));
         }
     }
 }

@@ -1,5 +1,4 @@
-//! What the services of both sides have in common, chosen by the letters of an input's
-//! first line.
+//! Common settings of the services, chosen by the letters of an input's first line.
 
 use std::{cell::RefCell, future::Future, sync::Arc};
 
@@ -11,7 +10,7 @@ use tower_operations::{
     store::Owner,
 };
 
-/// Runs on a clock that stands still while there is something to do.
+/// Runs a future on a paused clock.
 pub(crate) fn run(future: impl Future<Output = ()>) {
     thread_local! {
         static RUNTIME: RefCell<Runtime> = RefCell::new(runtime());
@@ -19,7 +18,7 @@ pub(crate) fn run(future: impl Future<Output = ()>) {
     RUNTIME.with_borrow(|runtime| runtime.block_on(future));
 }
 
-/// The same, and ends whatever goes on after it.
+/// Runs a future on a paused clock, and drops the tasks that it leaves.
 pub(crate) fn run_alone(future: impl Future<Output = ()>) {
     runtime().block_on(future);
 }
@@ -29,7 +28,7 @@ fn runtime() -> Runtime {
     builder.enable_time().start_paused(true).build().unwrap()
 }
 
-/// Letters, each of which chooses something.
+/// Letters, each of which selects a setting.
 #[derive(Clone, Copy)]
 pub(crate) struct Choice<'a>(pub(crate) &'a [u8]);
 
@@ -38,7 +37,7 @@ impl Choice<'_> {
         self.0.contains(&letter)
     }
 
-    /// By the first letter.
+    /// Returns the dialect of the first letter.
     pub(crate) fn dialect(self) -> Arc<dyn Dialect> {
         match self.0.first().copied().unwrap_or_default() {
             b'w' => Arc::new(Plain::default().accepted_while_unfinished()),
@@ -57,7 +56,7 @@ impl Choice<'_> {
     }
 }
 
-/// What a layer and a poll service agree on.
+/// Returns the settings that a layer and a poll service share.
 pub(crate) fn operations(choice: Choice<'_>, store: &MemoryStore) -> Operations<MemoryStore> {
     let mut operations = Operations::new(store.clone()).dialect(choice.dialect());
     if choice.has(b'B') {
@@ -72,7 +71,7 @@ pub(crate) fn operations(choice: Choice<'_>, store: &MemoryStore) -> Operations<
     operations
 }
 
-/// Who says who they are.
+/// Returns the owner that a request names.
 pub(crate) fn owner(parts: &Parts) -> Option<Owner> {
     let name = parts.headers.get("x-owner")?.to_str().ok()?;
     Some(Owner::new(name))

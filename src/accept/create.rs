@@ -92,7 +92,7 @@ where
         }
         Ok(Ok(Some(_))) => Err(Refusal::Taken(wanted.new.id.clone())),
         Ok(Err(_)) | Err(_) => {
-            tracing::error!(id = %wanted.new.id, "an id could not be looked up");
+            tracing::error!(id = %wanted.new.id, "operation not looked up, request refused");
             Err(Refusal::Unavailable)
         }
     }
@@ -155,6 +155,6 @@ where
         Ok(Err(error)) => error.report(),
         Err(_) => "the store did not answer in time".into(),
     };
-    tracing::error!(id = %new.id, error, "an operation could not be created");
+    tracing::error!(id = %new.id, error, "operation not created, request refused");
     Err(Refusal::Unavailable)
 }

@@ -57,7 +57,7 @@ where
             Ok(Written::Done(record)) => return log_end(&record),
             Ok(Written::Gone | Written::Lost(_)) => return,
             Err(error) => {
-                tracing::warn!(%id, error = error.report(), "operation may exist, and will lapse");
+                tracing::warn!(%id, error = error.report(), "operation may exist, left to expire");
                 return;
             }
         }

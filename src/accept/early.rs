@@ -54,7 +54,7 @@ where
             }
             // The answer is not stored: the key is free again.
             let status = recorded.status().as_u16();
-            tracing::error!(%id, status, "the inner service gave no final response");
+            tracing::error!(%id, status, "response is not final, request failed");
             Outcome::failed(FailureKind::InnerError)
         }
         Ok(Err(outcome)) => outcome,

@@ -200,7 +200,7 @@ where
                     return Poll::Ready((answer, ReplyKind::Direct));
                 }
                 StateProjection::Collecting { collecting, over } => {
-                    let (body, arriving) = collecting.as_mut().expect("polled after it was ready");
+                    let (body, arriving) = collecting.as_mut().expect("polled after completion");
                     let collected = match body.poll(context) {
                         Poll::Ready(collected) => collected,
                         Poll::Pending => {
@@ -210,7 +210,7 @@ where
                             Err(CollectError::SHUT_DOWN)
                         }
                     };
-                    let (rest, arriving) = collecting.take().expect("it was there a line ago");
+                    let (rest, arriving) = collecting.take().expect("the body was checked above");
                     match collected {
                         Ok(body) => arriving.go_on(body),
                         Err(CollectError { refusal, unread }) => {
@@ -227,7 +227,7 @@ where
                     }
                 }
                 StateProjection::Going { going } => {
-                    let now = going.as_mut().expect("polled after it was ready");
+                    let now = going.as_mut().expect("polled after completion");
                     match ready!(now.poll(context)) {
                         Gone::On(next) => {
                             *going = None;

@@ -66,7 +66,7 @@ impl Wanted {
                 Ok(None) => return,
                 Err(error) => {
                     let id = &self.new.id;
-                    tracing::warn!(%id, error = error.report(), "operation may exist, and will lapse");
+                    tracing::warn!(%id, error = error.report(), "operation may exist, left to expire");
                     return;
                 }
             };

@@ -60,7 +60,7 @@ where
                 Ok(None) => return,
                 Err(error) => {
                     let id = &self.wanted.new.id;
-                    tracing::warn!(%id, error = error.report(), "operation may exist, and will lapse");
+                    tracing::warn!(%id, error = error.report(), "operation may exist, left to expire");
                     return;
                 }
             };

@@ -83,7 +83,7 @@ impl ReservedKey {
         let (done, settled) = oneshot::channel();
         let _ = self.end.send(ReservationEnd::Answered(answer, done));
         if timeout(patience, settled).await.is_err() {
-            tracing::warn!("an early answer is not kept yet");
+            tracing::warn!("direct answer not stored in time, retrying");
         }
     }
 }
@@ -127,7 +127,7 @@ impl<R: Repository> ReservationKeeper<R> {
                 }
             },
             Ok(Err(_)) | Err(_) => {
-                tracing::error!("a key could not be reserved");
+                tracing::error!("key not reserved, request refused");
                 let _ = tell.send(Err(Refusal::Unavailable));
                 // The error may hide that the key was reserved.
                 return self.release().await;
@@ -162,9 +162,9 @@ impl<R: Repository> ReservationKeeper<R> {
                 Ok(Ok(Ok(
                     Reservation::Operation(_) | Reservation::Deleted(_) | Reservation::Answered(_),
                 ))) => {}
-                Ok(Ok(Ok(_))) => tracing::warn!("a key is another request's by now"),
+                Ok(Ok(Ok(_))) => tracing::warn!("key reservation lost to another request"),
                 Ok(Ok(Err(_)) | Err(_)) | Err(_) => {
-                    tracing::warn!("a reservation could not be renewed");
+                    tracing::warn!("key reservation not renewed, retrying");
                 }
             }
         }
@@ -195,9 +195,9 @@ impl<R: Repository> ReservationKeeper<R> {
         });
         match settled.await {
             Ok(true) => {}
-            Ok(false) => tracing::warn!("a key lapsed before its answer could be kept"),
+            Ok(false) => tracing::warn!("key expired, direct answer not stored"),
             Err(error) => {
-                tracing::error!(error = error.report(), "an early answer cannot be kept");
+                tracing::error!(error = error.report(), "direct answer not stored");
             }
         }
     }
@@ -207,11 +207,10 @@ impl<R: Repository> ReservationKeeper<R> {
         // After a term the reservation has expired in any case.
         match timeout(self.node.lease().term, released).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(
-                error = error.report(),
-                "a key could not be freed; it will lapse"
-            ),
-            Err(_) => tracing::warn!("a key could not be freed in time; it will lapse"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = error.report(), "key not released, left to expire");
+            }
+            Err(_) => tracing::warn!("key not released in time, left to expire"),
         }
     }
 }

@@ -79,7 +79,7 @@ impl Stored for RecordedResponse {
             0 => Embedding::No,
             1 => Embedding::JsonOfAnyDepth,
             2 => Embedding::Text,
-            _ => return Err("a response of a kind that there is not".into()),
+            _ => return Err("unknown kind of response".into()),
         };
         let (status, rest) = rest.split_first_chunk().ok_or(CUT)?;
         let (headers, rest) = rest.split_first_chunk().ok_or(CUT)?;
@@ -90,7 +90,7 @@ impl Stored for RecordedResponse {
         let (headers, rest) = rest.split_at_checked(headers).ok_or(CUT)?;
         let (trailers, body) = rest.split_at_checked(trailers).ok_or(CUT)?;
         let body = bytes.slice_ref(body);
-        Ok(Self::of(
+        Ok(Self::from_blocks(
             status,
             embed,
             HeaderBlock::from_bytes(headers),
@@ -100,7 +100,7 @@ impl Stored for RecordedResponse {
     }
 }
 
-const CUT: &str = "a response that is cut short";
+const CUT: &str = "truncated response";
 
 #[cfg(test)]
 mod tests {

@@ -169,7 +169,7 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: Bytes) {
         Ok(value) => {
             headers.append(name, value);
         }
-        Err(_) => tracing::error!(%name, "what cannot stand in a header is left out"),
+        Err(_) => tracing::error!(%name, "header value invalid, field left out"),
     }
 }
 

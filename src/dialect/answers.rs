@@ -55,7 +55,7 @@ pub(super) fn replayed(
         }
         (Some(PayloadView::Response(recorded)), None) if !recorded.is_final() => {
             let (id, status) = (operation.id(), recorded.status());
-            tracing::error!(%id, %status, "a result is no final response");
+            tracing::error!(%id, %status, "result is not a final response, refused");
             return Err(ApiError::Unpresentable);
         }
         (Some(PayloadView::Response(recorded)), None) => Some(context.replay.response(recorded)),
@@ -72,7 +72,7 @@ pub(super) fn replayed(
 }
 
 pub(super) fn unpresentable(operation: &OperationView<'_>, error: &serde_json::Error) -> ApiError {
-    tracing::error!(id = %operation.id(), %error, "a result cannot be written as JSON");
+    tracing::error!(id = %operation.id(), %error, "result not serialized");
     ApiError::Unpresentable
 }
 
@@ -115,7 +115,7 @@ impl AnswerExt for Response<BufferedBody> {
     fn put(mut self, name: HeaderName, value: Option<impl AsRef<str>>) -> Self {
         match value.map(|value| HeaderValue::from_str(value.as_ref())) {
             Some(Ok(value)) => self = self.set(name, value),
-            Some(Err(_)) => tracing::error!(%name, "what cannot stand in a header is left out"),
+            Some(Err(_)) => tracing::error!(%name, "header value invalid, field left out"),
             None => {}
         }
         self

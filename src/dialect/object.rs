@@ -163,7 +163,7 @@ impl Object {
         match self.failed {
             None => Ok(self.text),
             Some(error) => {
-                tracing::error!(%error, "a result cannot be written as JSON");
+                tracing::error!(%error, "result not serialized");
                 Err(ApiError::Unpresentable)
             }
         }

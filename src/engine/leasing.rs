@@ -100,7 +100,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
             match failed {
                 // Reclaimed operations are already held, and must not be lost here.
                 Some(error) if !taken.is_empty() => {
-                    tracing::warn!(error = error.report(), "not all could be taken over");
+                    tracing::warn!(error = error.report(), "operations reclaimed only in part");
                     break;
                 }
                 Some(error) => return Err(error),
@@ -140,7 +140,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
             Ok(Written::Lost(_) | Written::Gone) => Ok(ReclaimAttempt::Not),
             Err(error) if !error.is_transient() => {
                 let id_text = String::from_utf8_lossy(&id);
-                tracing::error!(id = %id_text, error = error.report(), "it cannot be taken over");
+                tracing::error!(id = %id_text, error = error.report(), "operation not reclaimed");
                 Ok(ReclaimAttempt::Unfit(id))
             }
             Err(error) => Err(error),
@@ -169,7 +169,7 @@ impl<E: Engine, T> EngineShared<E, T> {
         };
         tracing::warn!(
             error = error.report(),
-            "operations that cannot be taken over stay in front"
+            "unreclaimable operations not put aside"
         );
         let mut failed = unfit.len();
         if !error.is_transient() && unfit.len() > 1 {

@@ -52,7 +52,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
             let record = match latest {
                 Some(latest) => timeout_at(latest, read)
                     .await
-                    .map_err(|_| StoreError::unavailable("it did not answer in time"))?,
+                    .map_err(|_| StoreError::unavailable("no answer in time"))?,
                 None => read.await,
             };
             let record = record?;
@@ -85,7 +85,7 @@ pub(super) fn readable<T: Stored>(id: &[u8], cell: Result<Cell, StoreError>) -> 
         );
     let unreadable = |error: &StoreError| {
         let id = String::from_utf8_lossy(id);
-        tracing::error!(%id, error = error.report(), "a record cannot be read");
+        tracing::error!(%id, error = error.report(), "record not read");
     };
     record.inspect_err(unreadable).ok()
 }

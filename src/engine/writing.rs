@@ -222,7 +222,9 @@ impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
             }
             Inserted::Key(found) => {
                 let Some(key) = &new.key else {
-                    return Err(StoreError::refused("a key was found without one"));
+                    return Err(StoreError::refused(
+                        "the engine reported a key for an insert without a key",
+                    ));
                 };
                 match self.reservation(found, key)? {
                     Reservation::Operation(record) => Created::Existing(record),

@@ -175,7 +175,7 @@ impl RecordedResponse {
     }
 
     /// Assembles a response from its stored parts.
-    pub(crate) fn of(
+    pub(crate) fn from_blocks(
         status: StatusCode,
         embed: Embedding,
         headers: HeaderBlock,

@@ -119,5 +119,5 @@ pub struct InvalidTransition {
 
 /// A word that names no [`State`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no state of an operation")]
+#[error("{0:?} is not an operation state")]
 pub struct UnknownState(Box<str>);

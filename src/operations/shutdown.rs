@@ -28,7 +28,7 @@ impl<R: Store, D> Operations<R, D> {
             store.get(&id).await?;
             store.health().await
         });
-        let silent = |_| Err(StoreError::unavailable("it did not answer in time"));
+        let silent = |_| Err(StoreError::unavailable("no answer in time"));
         asked.await.unwrap_or_else(silent)
     }
 }
@@ -68,7 +68,10 @@ impl<R, D> Operations<R, D> {
             let report = drain.drain(deadline).await;
             match report.is_clean() {
                 true => tracing::info!(?report, "operations drained"),
-                false => tracing::warn!(?report, "operations drained, not all of them ended"),
+                false => tracing::warn!(
+                    ?report,
+                    "operations drained, some interrupted or unanswered"
+                ),
             }
         }
     }

@@ -206,7 +206,7 @@ where
     }));
     // The caller may have dropped the future at any time.
     let Ok(created) = timeout(PATIENCE, &mut creating).await else {
-        let error = StoreError::unavailable("it did not answer in time");
+        let error = StoreError::unavailable("no answer in time");
         let _ = tell.send(Err(SpawnError::Store(error)));
         let ended = end_if_created(runtime, &id, token, creating);
         afterwards(&runtime.in_flight, admitted, ended).await;
@@ -253,7 +253,7 @@ fn response<T: Serialize>(done: Result<T, Problem>) -> Response<BufferedBody> {
         serde_json::to_vec(&value).map_err(|error| {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
-                "a result is no JSON"
+                "result not serialized, operation failed"
             );
             FailureKind::InnerError.into()
         })

@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, Response, StatusCode, Uri, header::ALLOW, reques
 
 use super::{
     PollBody, PollFuture, conditional,
-    end::{cancel, forget},
+    end::{cancel, delete},
     events::events,
     find::{FoundRecord, find, find_now, visible},
     hold::{HoldUntil, hold},
@@ -82,7 +82,7 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
                 let reason = about.reason.as_deref();
                 cancel(&settings, &parts, id, when_finished, reason).await
             }
-            Action::Delete => forget(&settings, &parts, id).await,
+            Action::Delete => delete(&settings, &parts, id).await,
         };
         response.map(PollBody::from)
     })
@@ -285,7 +285,11 @@ pub(super) fn unavailable<S: Store>(
     error: &StoreError,
 ) -> ApiError {
     let id = id.map(tracing::field::display);
-    tracing::error!(id, error = error.report(), "operations are unavailable");
+    tracing::error!(
+        id,
+        error = error.report(),
+        "operation not read, store unavailable"
+    );
     ApiError::Unavailable {
         retry_after: settings.shared.retry_after.retry_after(Duration::ZERO),
     }

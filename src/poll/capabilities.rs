@@ -49,7 +49,7 @@ pub(super) struct EndCapability<S: Store> {
     /// reason.
     pub(super) cancel: CancelFn<S>,
     /// The function [`Repository::delete`].
-    pub(super) forget: ChangeAtFn<S>,
+    pub(super) delete: ChangeAtFn<S>,
 }
 
 impl<S: Store> Capabilities<S> {
@@ -86,7 +86,7 @@ impl<S: Store> Capabilities<S> {
                     };
                     Box::pin(store.force_finish(id, version, outcome))
                 },
-                forget: |store, id, version| Box::pin(store.delete(id, version)),
+                delete: |store, id, version| Box::pin(store.delete(id, version)),
             }),
         }
     }

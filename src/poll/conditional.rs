@@ -8,7 +8,7 @@ use crate::{
     store::{Record, Version},
 };
 
-/// The weak entity tag of a record.
+/// Returns the weak entity tag of a record; `None` if the store does not count versions.
 pub(super) fn etag<T>(record: &Record<T>) -> Option<HeaderValue> {
     record.version()?;
     let mut text = [0; LONGEST];

@@ -40,17 +40,17 @@ pub(super) async fn cancel<S: Store>(
             }
             response
         }
-        Ok(EndAnswer::Forgotten) => settings.shared.dialect.deleted(id),
+        Ok(EndAnswer::Deleted) => settings.shared.dialect.deleted(id),
         Err(fault) => settings.fault(&fault),
     }
 }
 
-pub(super) async fn forget<S: Store>(
+pub(super) async fn delete<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     id: &OperationId,
 ) -> Response<BufferedBody> {
-    match try_forget(settings, parts, id).await {
+    match try_delete(settings, parts, id).await {
         Ok(()) => settings.shared.dialect.deleted(id),
         Err(fault) => settings.fault(&fault),
     }
@@ -59,7 +59,7 @@ pub(super) async fn forget<S: Store>(
 enum EndAnswer<T> {
     /// The operation was canceled, or had ended before where the dialect treats that as success.
     Canceled(Arc<Record<T>>),
-    Forgotten,
+    Deleted,
 }
 
 async fn try_cancel<S: Store>(
@@ -88,16 +88,16 @@ async fn try_cancel<S: Store>(
                 if when_finished == RefuseEnded {
                     return Err(too_late(id, state));
                 }
-                let forgets = match when_finished {
+                let deletes = match when_finished {
                     // An operation that was canceled meanwhile is in the requested state.
                     Delete => round == 0 || named == Some(NamedTags::This),
                     // A client that names this version has seen that the operation was canceled.
                     RefuseUnlessMatched => named == Some(NamedTags::This),
                     Same | Refuse | RefuseEnded => false,
                 };
-                if forgets {
-                    forgotten(settings, id, version, &ends).await?;
-                    return Ok(EndAnswer::Forgotten);
+                if deletes {
+                    delete_at(settings, id, version, &ends).await?;
+                    return Ok(EndAnswer::Deleted);
                 }
                 return Ok(EndAnswer::Canceled(record));
             }
@@ -111,8 +111,8 @@ async fn try_cancel<S: Store>(
             (State::Succeeded | State::Failed, RefuseUnlessMatched)
                 if named == Some(NamedTags::This) =>
             {
-                forgotten(settings, id, version, &ends).await?;
-                return Ok(EndAnswer::Forgotten);
+                delete_at(settings, id, version, &ends).await?;
+                return Ok(EndAnswer::Deleted);
             }
             (State::Succeeded | State::Failed, Refuse | RefuseEnded | RefuseUnlessMatched) => {
                 return Err(too_late(id, state));
@@ -122,8 +122,8 @@ async fn try_cancel<S: Store>(
                 return Err(ApiError::PreconditionFailed { field: "If-Match" });
             }
             (State::Succeeded | State::Failed, Delete) => {
-                forgotten(settings, id, version, &ends).await?;
-                return Ok(EndAnswer::Forgotten);
+                delete_at(settings, id, version, &ends).await?;
+                return Ok(EndAnswer::Deleted);
             }
             (State::Pending | State::Running, _) => {
                 (ends.cancel)(settings.store(), id, version, reason).await
@@ -141,7 +141,7 @@ async fn try_cancel<S: Store>(
     Err(unavailable(
         settings,
         Some(id),
-        &StoreError::unavailable("every cancel lost a race"),
+        &StoreError::unavailable("every cancellation lost to a concurrent change"),
     ))
 }
 
@@ -153,7 +153,7 @@ fn too_late(id: &OperationId, state: State) -> ApiError {
 /// The number of tries to cancel an operation whose version changes meanwhile.
 const ROUNDS: usize = 32;
 
-async fn try_forget<S: Store>(
+async fn try_delete<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     id: &OperationId,
@@ -167,20 +167,20 @@ async fn try_forget<S: Store>(
             Err(ApiError::PreconditionFailed { field: "If-Match" })
         }
         State::Succeeded | State::Failed | State::Canceled => {
-            forgotten(settings, id, version, &ends).await
+            delete_at(settings, id, version, &ends).await
         }
     }
 }
 
 /// Deletes a terminal operation. A terminal operation cannot change any more, so a missing
 /// operation counts as deleted.
-async fn forgotten<S: Store>(
+async fn delete_at<S: Store>(
     settings: &Settings<S>,
     id: &OperationId,
     version: Version,
     ends: &EndCapability<S>,
 ) -> Result<(), ApiError> {
-    match (ends.forget)(settings.store(), id, version).await {
+    match (ends.delete)(settings.store(), id, version).await {
         Ok(Written::Done(_) | Written::Gone) => Ok(()),
         Ok(Written::Lost(_)) => Err(ApiError::PreconditionFailed { field: "If-Match" }),
         Err(error) => Err(unavailable(settings, Some(id), &error)),

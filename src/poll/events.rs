@@ -95,10 +95,10 @@ fn missed<T>(record: &Arc<Record<T>>, id: &[u8]) -> VecDeque<Arc<Record<T>>> {
     let remembered = record.remembered();
     let seen = remembered.iter().position(is_seen);
     let since = seen.map_or(remembered.len(), |seen| seen + 1);
-    told(remembered.into_iter().skip(since), record)
+    events_of(remembered.into_iter().skip(since), record)
 }
 
-fn told<T>(
+fn events_of<T>(
     between: impl Iterator<Item = Record<T>>,
     record: &Arc<Record<T>>,
 ) -> VecDeque<Arc<Record<T>>> {
@@ -136,14 +136,14 @@ impl<S: Store> EventStream<S> {
         };
         let next = next
             .inspect_err(|error| {
-                tracing::warn!(%id, error = error.report(), "an event stream ends");
+                tracing::warn!(%id, error = error.report(), "event stream ended, store unavailable");
             })
             .ok()?
             // An operation of another owner may have replaced the operation.
             .filter(|next| next.owner() == owner)?;
         let is_news = next.version() != Some(version);
         if is_news {
-            self.untold = told(next.between(version), &next);
+            self.untold = events_of(next.between(version), &next);
             self.record = next;
         }
         Some(is_news)

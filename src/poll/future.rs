@@ -55,7 +55,7 @@ impl Future for PollFuture {
         let response = match &mut self.state {
             PollState::Ready(response) => response
                 .take()
-                .expect("polled after it was ready")
+                .expect("polled after completion")
                 .map(PollBody::from),
             PollState::Waiting(response) => std::task::ready!(response.as_mut().poll(context)),
         };

@@ -33,7 +33,7 @@ impl Panicked {
 
     /// Logs the panic of an operation's handler, and drops the payload.
     pub(super) fn of_handler(self, id: &OperationId) {
-        tracing::error!(%id, panic = self.message(), "the inner service panicked");
+        tracing::error!(%id, panic = self.message(), "handler panicked");
         self.forget();
     }
 

@@ -72,6 +72,6 @@ where
 }
 
 fn too_large(id: &OperationId, limit: u64) -> Outcome<RecordedResponse> {
-    tracing::error!(%id, limit, "the response is too large to be kept");
+    tracing::error!(%id, limit, "response above the limit, not recorded");
     Outcome::failed(FailureKind::ResultTooLarge)
 }

@@ -47,7 +47,7 @@ impl Dispatcher {
             Ok(Ok(dispatched)) => dispatched,
             Ok(Err(panicked)) => {
                 panicked.forget();
-                Err("it panicked".into())
+                Err("the queue panicked".into())
             }
             Err(_) => Err("the engine did not answer in time".into()),
         }
@@ -74,7 +74,7 @@ impl Dispatcher {
         };
         if let Err(error) = dispatched.await {
             let (id, error) = (&held[0].id, &*error as &dyn std::error::Error);
-            tracing::warn!(%id, error, "operation not dispatched again yet");
+            tracing::warn!(%id, error, "operation not redispatched, retrying");
         }
     }
 }
@@ -112,9 +112,9 @@ where
             Some(stored) => tokio::select! {
                 biased;
                 dispatched = self.dispatch(&record, stored, at_most) => dispatched,
-                () = node.in_flight.over().cancelled() => Err("the time of a drain was over".into()),
+                () = node.in_flight.over().cancelled() => Err("the drain reached its deadline".into()),
             },
-            None => Err("it is too large to be kept".into()),
+            None => Err("the request is too large to be stored".into()),
         };
         let Err(error) = dispatched else {
             crash_point!("dispatched");
@@ -160,7 +160,7 @@ where
         () = node.in_flight.abandoned().cancelled() => false,
     };
     if !released {
-        tracing::warn!(id = %held[0].id, "operation not released: it is dispatched once its lease is over");
+        tracing::warn!(id = %held[0].id, "operation not released, redispatched after its lease expires");
     }
 }
 

@@ -114,7 +114,7 @@ async fn round<R: Lease>(node: &Runtime<R>) {
         }
         // The first call only subscribes: earlier revocations are found by the renewal.
         let at_most = if listening { left } else { Duration::ZERO };
-        let held = match recalled(node, at_most, left).await {
+        let held = match revocations(node, at_most, left).await {
             Ok(_) if !listening => node.in_flight.held(),
             Ok(recalled) if recalled.is_empty() => {
                 sleep_until(until).await;
@@ -123,7 +123,7 @@ async fn round<R: Lease>(node: &Runtime<R>) {
             // Revocations are hints; renewal is authoritative.
             Ok(recalled) => node.in_flight.held_among(&recalled),
             Err(error) => {
-                tracing::warn!(error = error.report(), "recalls cannot be heard");
+                tracing::warn!(error = error.report(), "revocations not received");
                 sleep_until(until).await;
                 break;
             }
@@ -131,7 +131,7 @@ async fn round<R: Lease>(node: &Runtime<R>) {
         renew(node, &held).await;
         if listening {
             // The pause bounds the number of renewals, however many hints come.
-            sleep(BETWEEN_RECALLS.min(left)).await;
+            sleep(BETWEEN_REVOCATIONS.min(left)).await;
         }
         listening = true;
     }
@@ -139,18 +139,18 @@ async fn round<R: Lease>(node: &Runtime<R>) {
 }
 
 /// The shortest interval between two reads of revocations.
-const BETWEEN_RECALLS: Duration = Duration::from_millis(10);
+const BETWEEN_REVOCATIONS: Duration = Duration::from_millis(10);
 
 /// Returns the revoked leases; none if the store is silent for too long.
-async fn recalled<R: Lease>(
+async fn revocations<R: Lease>(
     node: &Runtime<R>,
     at_most: Duration,
     left: Duration,
 ) -> Result<Vec<OperationId>, StoreError> {
     let recalled = node.store.revoked(&node.lease().node, at_most);
-    let recalled = timeout(left + BETWEEN_RECALLS, recalled).await;
+    let recalled = timeout(left + BETWEEN_REVOCATIONS, recalled).await;
     let recalled = recalled.unwrap_or_else(|_| Ok(Vec::new()))?;
-    node.in_flight.told_of(&recalled);
+    node.in_flight.note_revocations(&recalled);
     Ok(recalled)
 }
 
@@ -167,10 +167,10 @@ pub(super) async fn renew<R: Lease>(node: &Runtime<R>, held: &[LeaseHandle]) {
         if held.is_empty() {
             continue;
         }
-        let silent = |_| Err(StoreError::unavailable("it did not answer in time"));
+        let silent = |_| Err(StoreError::unavailable("no answer in time"));
         let renewed = timeout(node.lease().term / 3, node.store.renew(node.lease(), held));
         match renewed.await.unwrap_or_else(silent) {
-            Ok(lost) => node.in_flight.recall(&lost),
+            Ok(lost) => node.in_flight.stop_lost(&lost),
             Err(error) if !error.is_transient() && held.len() > 1 && asks < ASKS => {
                 let (some, others) = held.split_at(held.len() / 2);
                 parts.extend([some, others]);
@@ -184,7 +184,7 @@ pub(super) async fn renew<R: Lease>(node: &Runtime<R>, held: &[LeaseHandle]) {
                     unreadable(id, &error);
                 } else {
                     let id = id.map(tracing::field::display);
-                    tracing::warn!(id, error = error.report(), "leases could not be renewed");
+                    tracing::warn!(id, error = error.report(), "leases not renewed, retrying");
                 }
             }
         }

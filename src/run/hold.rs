@@ -228,7 +228,7 @@ async fn go_on<R: Lease<Output = RecordedResponse>>(
 ) {
     crash_point!("accepted");
     let Some(_entered) = node.in_flight.enter(Arc::clone(work), limits.grace) else {
-        tracing::error!(id = %work.id, "operation not run: it is running here already");
+        tracing::error!(id = %work.id, "operation not run, already running on this node");
         return;
     };
     heartbeat::ensure(node);

@@ -217,14 +217,14 @@ impl InFlight {
     }
 
     /// Notes hints that these operations were ended or reclaimed from outside.
-    pub(super) fn told_of(&self, ids: &[OperationId]) {
+    pub(super) fn note_revocations(&self, ids: &[OperationId]) {
         let running = self.running();
         let works = ids.iter().flat_map(|id| running.live.of(id));
-        works.for_each(|entry| entry.work.told());
+        works.for_each(|entry| entry.work.note_revocation());
     }
 
     /// Stops the runs of lost leases.
-    pub(super) fn recall(&self, lost: &[LeaseHandle]) {
+    pub(super) fn stop_lost(&self, lost: &[LeaseHandle]) {
         let works: Vec<_> = {
             let running = self.running();
             let lost = lost

@@ -109,19 +109,19 @@ pub(super) async fn leave<R: Lease>(node: &Arc<Runtime<R>>, work: &RunContext, n
     match nothing {
         NoOutcome::Recalled => {
             let id = &work.id;
-            tracing::info!(%id, "run dropped: its operation was ended or taken over");
-            if !work.is_told() {
+            tracing::info!(%id, "lease lost, run dropped");
+            if !work.may_be_revoked() {
                 // Boxed, since this is rarely needed.
                 Box::pin(look_for(node, work)).await;
             }
-            work.recalled();
+            work.lease_lost();
         }
         NoOutcome::Released => {
             let held = [work.held()];
             let released = retry_until_certain_for(node, work, || node.store.release(&held));
             if let Err(error) = released.await {
                 let id = &work.id;
-                tracing::warn!(%id, error = error.report(), "operation not released: it will be free once its lease is over");
+                tracing::warn!(%id, error = error.report(), "operation not released, reclaimable after its lease expires");
             }
             work.released();
         }
@@ -132,7 +132,7 @@ pub(super) async fn leave<R: Lease>(node: &Arc<Runtime<R>>, work: &RunContext, n
 async fn look_for<R: Lease>(node: &Runtime<R>, work: &RunContext) {
     let found = CatchPanic::new(node.store.get(&work.id));
     match timeout(TO_LOOK, found).await {
-        Ok(Ok(Ok(None))) => work.is_gone(),
+        Ok(Ok(Ok(None))) => work.missing_in_store(),
         Ok(Ok(Err(error))) if !error.is_transient() => unreadable(&work.id, &error),
         Ok(Err(panicked)) => panicked.forget(),
         Ok(Ok(_)) | Err(_) => {}
@@ -143,7 +143,7 @@ async fn look_for<R: Lease>(node: &Runtime<R>, work: &RunContext) {
 /// retried, since the store would refuse it again.
 #[cold]
 pub(super) fn unreadable(id: &OperationId, error: &StoreError) {
-    tracing::error!(%id, error = error.report(), "an operation that runs here cannot be read");
+    tracing::error!(%id, error = error.report(), "running operation not read");
 }
 
 pub(super) type RunEnd = Result<Outcome<RecordedResponse>, NoOutcome>;
@@ -222,7 +222,7 @@ async fn write_reports<R: Lease<Output = RecordedResponse>>(
         let report = heartbeat::beating_while(node, work, report);
         let reported = report.await.unwrap_or_else(|panicked| {
             panicked.forget();
-            Err(StoreError::unavailable("it panicked"))
+            Err(StoreError::unavailable("the store panicked"))
         });
         match reported {
             Ok(Written::Done(_)) => {
@@ -239,9 +239,9 @@ async fn write_reports<R: Lease<Output = RecordedResponse>>(
                 let id = &work.id;
                 let is_transient = error.is_transient();
                 if known_transient.replace(is_transient) == Some(is_transient) {
-                    tracing::debug!(%id, error = error.report(), "progress could not be written");
+                    tracing::debug!(%id, error = error.report(), "progress not written");
                 } else if is_transient {
-                    tracing::warn!(%id, error = error.report(), "progress could not be written");
+                    tracing::warn!(%id, error = error.report(), "progress not written");
                 } else {
                     unreadable(id, &error);
                 }
@@ -337,7 +337,7 @@ where
         Ok(Written::Lost(_) | Written::Gone) => Err(NotStarted::Lost),
         Err(error) => {
             let id = &work.id;
-            tracing::error!(%id, error = error.report(), "a start could not be recorded");
+            tracing::error!(%id, error = error.report(), "start not recorded");
             Err(NotStarted::Failed(Outcome::failed(
                 FailureKind::Interrupted,
             )))

@@ -16,7 +16,7 @@ pub(super) fn outcome_of(
     let recorded = RecordedResponse::new(response);
     if !recorded.is_final() {
         let status = recorded.status().as_u16();
-        tracing::error!(%id, status, "the inner service gave no final response");
+        tracing::error!(%id, status, "response is not final, request failed");
     }
     recorded.into_outcome()
 }

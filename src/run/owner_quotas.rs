@@ -44,7 +44,7 @@ impl OwnerQuotas {
             UNSAID => all.div_ceil(4),
             most => most,
         };
-        let mut all_taken = self.taken();
+        let mut all_taken = self.in_use();
         let taken = all_taken.get(&owner).copied().unwrap_or_default();
         if taken >= most {
             return None;
@@ -57,7 +57,7 @@ impl OwnerQuotas {
         })
     }
 
-    fn taken(&self) -> MutexGuard<'_, HashMap<Option<Owner>, usize>> {
+    fn in_use(&self) -> MutexGuard<'_, HashMap<Option<Owner>, usize>> {
         // A critical section never panics halfway through a change.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -72,7 +72,7 @@ pub(crate) struct OwnerPermit {
 
 impl Drop for OwnerPermit {
     fn drop(&mut self) {
-        let mut taken = self.shares.taken();
+        let mut taken = self.shares.in_use();
         if let Entry::Occupied(mut entry) = taken.entry(self.owner.take()) {
             match entry.get() {
                 0 | 1 => drop(entry.remove()),
@@ -99,9 +99,9 @@ mod tests {
         assert!(third.is_some() && take(Some("ada")).is_none());
         drop(third);
         assert!(take(Some("ada")).is_some());
-        assert_eq!(shares.taken().len(), 1);
+        assert_eq!(shares.in_use().len(), 1);
         drop(adas);
-        assert!(shares.taken().is_empty());
+        assert!(shares.in_use().is_empty());
         // The smallest share is one place, if there is any.
         let other = Arc::new(OwnerQuotas::new());
         assert!(other.take(None, 1).is_some() && other.take(None, 0).is_none());

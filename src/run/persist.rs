@@ -101,7 +101,7 @@ fn certain<T>(
         Ok(answer) => ControlFlow::Break(answer),
         Err(panicked) => {
             panicked.forget();
-            ControlFlow::Continue(StoreError::unavailable("it panicked"))
+            ControlFlow::Continue(StoreError::unavailable("the store panicked"))
         }
     }
 }
@@ -122,7 +122,7 @@ where
             tracing::warn!(
                 id = about.map(tracing::field::display),
                 error = error.report(),
-                "the store did not answer; trying again"
+                "store unavailable, retrying"
             );
             tokio::select! {
                 biased;
@@ -141,10 +141,10 @@ where
         failed = Some(match asked.map(certain) {
             Ok(ControlFlow::Break(answer)) => return answer,
             Ok(ControlFlow::Continue(error)) => error,
-            Err(_) => StoreError::unavailable("it did not answer in time"),
+            Err(_) => StoreError::unavailable("no answer in time"),
         });
     }
-    Err(failed.unwrap_or_else(|| StoreError::unavailable("it was not asked any more")))
+    Err(failed.unwrap_or_else(|| StoreError::unavailable("the node was abandoned")))
 }
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);

@@ -179,11 +179,11 @@ impl QueuedRequest {
     }
 }
 
-const CUT: &str = "a message that is cut short";
+const CUT: &str = "truncated message";
 
 /// The error of a message that this release cannot read.
 #[derive(Debug, thiserror::Error)]
-#[error("this is no accepted request that this release can read")]
+#[error("the message cannot be read by this release")]
 pub struct InvalidMessage(#[source] BoxError);
 
 #[cfg(test)]

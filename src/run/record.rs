@@ -70,7 +70,7 @@ where
         }
         match finish(outcome.clone()).await {
             Err(error) if !error.is_transient() => {
-                tracing::error!(%id, error = error.report(), "the store refuses an outcome");
+                tracing::error!(%id, error = error.report(), "outcome refused by the store");
                 let bare = finish_bare().await;
                 match refused.fetch_add(1, Relaxed) + 1 < refusals {
                     true => bare.map_err(StoreError::unavailable),
@@ -89,17 +89,17 @@ where
             Ok(RunOutcome::Recorded(state))
         }
         Ok(Written::Lost(record)) => {
-            tracing::debug!(%id, "outcome dropped: the operation was ended by somebody else");
+            tracing::debug!(%id, "operation already ended, outcome dropped");
             work.recorded(record.operation());
             Ok(RunOutcome::Refused)
         }
         Ok(Written::Gone) => {
-            work.is_gone();
-            work.recalled();
+            work.missing_in_store();
+            work.lease_lost();
             Ok(RunOutcome::Refused)
         }
         Err(error) => {
-            tracing::error!(%id, error = error.report(), "an outcome could not be recorded");
+            tracing::error!(%id, error = error.report(), "outcome not recorded");
             Err(error)
         }
     }

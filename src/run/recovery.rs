@@ -314,20 +314,15 @@ impl<R: Lease<Output = RecordedResponse>> RecoveryLooks<R> {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(error = error.report(), "nothing could be taken over");
+                    tracing::warn!(error = error.report(), "no operations reclaimed");
                     store.did_not_answer();
                     break false;
                 }
             }
         };
         if all > 0 {
-            let (run_again, ended) = (stats.run_again(), stats.ended());
-            tracing::info!(
-                taken_over = all,
-                run_again,
-                ended,
-                "looked for what was left behind"
-            );
+            let (rerun, ended) = (stats.rerun(), stats.ended());
+            tracing::info!(reclaimed = all, rerun, ended, "operations reclaimed");
         }
         is_all
     }
@@ -354,7 +349,7 @@ fn restored<R>(
 ) -> Result<AcceptedRequest, FailureKind> {
     let mut request = stored_request::restore(request).map_err(|error| {
         let id = record.operation().id();
-        tracing::error!(%id, error, "a stored request cannot be read");
+        tracing::error!(%id, error, "stored request not read, operation failed");
         FailureKind::Interrupted
     })?;
     if let Some(owner) = record.owner() {

@@ -210,24 +210,24 @@ impl RunContext {
     }
 
     /// Notes a hint that the operation was ended or reclaimed from outside.
-    pub(super) fn told(&self) {
+    pub(super) fn note_revocation(&self) {
         self.is_told.store(true, SeqCst);
     }
 
-    pub(super) fn is_told(&self) -> bool {
+    pub(super) fn may_be_revoked(&self) -> bool {
         self.is_told.load(SeqCst)
     }
 
     /// Notes that the operation is missing in the store. An operation that was ended from
     /// outside may have been deleted or have expired since; any other operation should exist.
-    pub(super) fn is_gone(&self) {
-        if !self.is_told() {
-            tracing::error!(id = %self.id, "the store has lost an operation that ran here");
+    pub(super) fn missing_in_store(&self) {
+        if !self.may_be_revoked() {
+            tracing::error!(id = %self.id, "running operation missing in the store");
         }
     }
 
     /// Notes that the operation was ended or reclaimed from outside.
-    pub(super) fn recalled(&self) {
+    pub(super) fn lease_lost(&self) {
         self.end(RunEnded::ByItself);
     }
 

@@ -65,7 +65,7 @@ impl<R> Runtime<R> {
         let mut last = last.unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| now.duration_since(last) >= BETWEEN_WARNINGS) {
             *last = Some(now);
-            tracing::warn!("the store is full: requests are refused");
+            tracing::warn!("store full, requests refused");
         }
     }
 

@@ -215,7 +215,7 @@ where
             let admitted = node.in_flight.admit().map_err(|refused| match refused {
                 AdmissionError::Closed => StoreError::unavailable("this node is shutting down"),
                 AdmissionError::Full | AdmissionError::FullForOwner => {
-                    StoreError::unavailable("this node has no room")
+                    StoreError::unavailable("this node is at its bound on requests in flight")
                 }
             })?;
             match claim(&node, &queued).await? {

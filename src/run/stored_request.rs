@@ -113,7 +113,7 @@ pub(crate) fn restore(bytes: &Bytes) -> Result<Request<BufferedBody>, BoxError> 
     Ok(request)
 }
 
-const CUT: &str = "a request that is cut short";
+const CUT: &str = "truncated request";
 
 fn version(text: &str) -> Result<Version, BoxError> {
     let known = [

@@ -59,7 +59,7 @@ impl CursorKey {
     /// [`StoreError::Refused`] if the cursor is forged or belongs to another list.
     pub(crate) fn open(&self, query: &ListQuery, cursor: &Cursor) -> Result<u64, StoreError> {
         self.number(query, &cursor.0)
-            .ok_or_else(|| StoreError::refused("this is no cursor of this list"))
+            .ok_or_else(|| StoreError::refused("the cursor does not belong to this list"))
     }
 
     fn number(&self, query: &ListQuery, text: &str) -> Option<u64> {

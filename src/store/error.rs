@@ -22,7 +22,7 @@ pub enum StoreError {
     Full,
     /// The owner of the operation has used its share of the store. Other owners still have
     /// room.
-    #[error("the owner has its share of the store")]
+    #[error("the owner has used its share of the store")]
     FullForOwner,
     /// The store refused the call. A retry would be refused too.
     #[error("the store refused")]

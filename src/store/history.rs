@@ -47,7 +47,7 @@ impl History {
     }
 
     /// Returns whether the times of the operation determine the history.
-    pub(crate) fn is_told(&self) -> bool {
+    pub(crate) fn is_implied_by_times(&self) -> bool {
         self.0.is_none()
     }
 

@@ -121,7 +121,7 @@ async fn a_worker_records_the_problem_of_its_service_without_a_kind() {
 }
 
 #[tokio::test]
-async fn failures_of_the_service_differ_from_failures_of_the_layer_in_every_dialect() {
+async fn failures_of_the_service_differ_from_those_of_the_layer() {
     let recorded = RecordedResponse::new(problem_json(503, INTERRUPTED));
     for dialect in every_dialect() {
         let layer_failure = Outcome::failed(FailureKind::Interrupted);

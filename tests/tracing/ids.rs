@@ -1,8 +1,8 @@
-//! Events about one operation have its id, wherever they come from.
+//! Log events about one operation have its id.
 
 use std::{
     pin::Pin,
-    task::{Context as Polled, Poll},
+    task::{Context as TaskContext, Poll},
 };
 
 use bytes::Bytes;
@@ -20,25 +20,25 @@ use super::{
     *,
 };
 
-/// A body of unknown length, which ends or breaks off.
-struct Unannounced(Option<Result<usize, &'static str>>);
+/// A body of unknown length that ends or fails.
+struct UnsizedBody(Option<Result<usize, &'static str>>);
 
-impl Body for Unannounced {
+impl Body for UnsizedBody {
     type Data = Bytes;
     type Error = &'static str;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Polled<'_>,
+        _: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
         let data = |bytes| Frame::data(Bytes::from(vec![b'x'; bytes]));
         Poll::Ready(self.0.take().map(|frame| frame.map(data)))
     }
 }
 
-/// The events at `WARN` or above, all of which have an id.
-fn all_with_id(said: &Said) -> Vec<String> {
-    let lines = std::mem::take(&mut *said.0.lock().unwrap());
+/// Takes the events at `WARN` or above, each of which must have an id.
+fn warnings_with_id(log: &EventLog) -> Vec<String> {
+    let lines = std::mem::take(&mut *log.0.lock().unwrap());
     let lines = lines.into_iter();
     let lines = lines.filter(|line| line.starts_with("ERROR") || line.starts_with("WARN"));
     let lines: Vec<_> = lines.collect();
@@ -49,19 +49,16 @@ fn all_with_id(said: &Said) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_that_cannot_be_recorded_is_logged_with_the_id_of_its_operation() {
-    let said = Said::default();
-    let subscriber = tracing_subscriber::registry().with(said.clone());
+async fn an_unrecordable_response_is_logged_with_the_id_of_its_operation() {
+    let log = EventLog::default();
+    let subscriber = tracing_subscriber::registry().with(log.clone());
     let _default = tracing::subscriber::set_default(subscriber);
     let layer = AsyncAcceptLayer::new(MemoryStore::new()).result_limit(100);
     let layer = layer.idempotency(Idempotency::optional());
     for (kind, message) in [
-        ("large", "ERROR the response is too large to be kept"),
+        ("large", "ERROR response above the limit, not recorded"),
         ("broken", "ERROR the inner service returned an error"),
-        (
-            "switching",
-            "ERROR the inner service gave no final response",
-        ),
+        ("switching", "ERROR response is not final, request failed"),
     ] {
         for mode in ["always", "after", "answered first"] {
             let layer = match mode {
@@ -71,7 +68,7 @@ async fn a_response_that_cannot_be_recorded_is_logged_with_the_id_of_its_operati
             };
             let inner = service_fn(move |_: Request<RequestBody<BufferedBody>>| async move {
                 sleep(Duration::from_secs(2)).await;
-                let mut response = Response::new(Unannounced(match kind {
+                let mut response = Response::new(UnsizedBody(match kind {
                     "large" => Some(Ok(101)),
                     "broken" => Some(Err("the printer is out of paper")),
                     _ => None,
@@ -89,7 +86,7 @@ async fn a_response_that_cannot_be_recorded_is_logged_with_the_id_of_its_operati
             let answer = service.oneshot(request).await.unwrap();
             let _ = answer.into_body().collect().await;
             sleep(Duration::from_secs(10)).await;
-            let lines = all_with_id(&said);
+            let lines = warnings_with_id(&log);
             let is_logged = lines.iter().any(|line| line.starts_with(message));
             assert!(is_logged, "{kind} {mode}: {lines:?}");
         }
@@ -97,14 +94,14 @@ async fn a_response_that_cannot_be_recorded_is_logged_with_the_id_of_its_operati
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_asked_again_is_logged_with_the_id_of_the_operation() {
-    let said = Said::default();
-    let subscriber = tracing_subscriber::registry().with(said.clone());
+async fn a_retry_of_the_store_is_logged_with_the_id_of_the_operation() {
+    let log = EventLog::default();
+    let subscriber = tracing_subscriber::registry().with(log.clone());
     let _default = tracing::subscriber::set_default(subscriber);
     for call in [Call::Create, Call::Start, Call::Finish] {
         let tries = Arc::new(Mutex::new(0));
-        let store = Hooked::new(MemoryStore::new(), move |asked, when| {
-            let fails = (asked, when) == (call, When::Before) && {
+        let store = Hooked::new(MemoryStore::new(), move |actual, when| {
+            let fails = (actual, when) == (call, When::Before) && {
                 let mut tries = tries.lock().unwrap();
                 *tries += 1;
                 *tries <= 2
@@ -115,19 +112,19 @@ async fn a_store_that_is_asked_again_is_logged_with_the_id_of_the_operation() {
             })
         });
         let layer = AsyncAcceptLayer::new(store);
-        let id = accept_by(&layer, async |_| Ok(Response::default())).await;
+        let id = accept_with(&layer, async |_| Ok(Response::default())).await;
         sleep(Duration::from_secs(60)).await;
-        let lines = all_with_id(&said);
-        let again = format!("WARN the store did not answer; trying again id={id} ");
-        let again = lines.iter().filter(|line| line.starts_with(&again));
-        assert_eq!(again.count(), 2, "{call:?}: {lines:?}");
+        let lines = warnings_with_id(&log);
+        let prefix = format!("WARN store unavailable, retrying id={id} ");
+        let retries = lines.iter().filter(|line| line.starts_with(&prefix));
+        assert_eq!(retries.count(), 2, "{call:?}: {lines:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_store_is_a_warning_once_a_minute() {
-    let said = Said::default();
-    let subscriber = tracing_subscriber::registry().with(said.clone());
+async fn a_full_store_is_a_warning_once_per_minute() {
+    let log = EventLog::default();
+    let subscriber = tracing_subscriber::registry().with(log.clone());
     let _default = tracing::subscriber::set_default(subscriber);
     let owner = |parts: &http::request::Parts| {
         let user = parts.headers.get("x-user")?.to_str().ok()?;
@@ -139,13 +136,13 @@ async fn a_full_store_is_a_warning_once_a_minute() {
             _ => Ok(()),
         })
     });
-    let used_up = Hooked::new(MemoryStore::new(), |call, _| {
+    let full_for_owner = Hooked::new(MemoryStore::new(), |call, _| {
         std::future::ready(match call {
             Call::Create => Err(StoreError::FullForOwner),
             _ => Ok(()),
         })
     });
-    for (store, expected) in [(full, 2), (used_up, 0)] {
+    for (store, expected) in [(full, 2), (full_for_owner, 0)] {
         let layer = Operations::new(store).owner(owner).layer();
         let service = layer.layer(service_fn(async |_: Request<RequestBody<BufferedBody>>| {
             Ok::<_, Infallible>(Response::new(BufferedBody::default()))
@@ -159,7 +156,7 @@ async fn a_full_store_is_a_warning_once_a_minute() {
             );
             sleep(Duration::from_secs(1)).await;
         }
-        let lines = std::mem::take(&mut *said.0.lock().unwrap());
+        let lines = std::mem::take(&mut *log.0.lock().unwrap());
         let is_loud = |line: &&String| line.starts_with("ERROR") || line.starts_with("WARN");
         let loud: Vec<_> = lines.iter().filter(is_loud).collect();
         assert_eq!(loud.len(), expected, "{loud:?}");

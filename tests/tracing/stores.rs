@@ -1,4 +1,4 @@
-//! What is logged where a store fails.
+//! Log events of failing stores.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -14,9 +14,9 @@ use super::{
     *,
 };
 
-/// A store whose calls of these kinds are refused, or come to nothing, while it is set to be
-/// broken.
-fn breaking(calls: &'static [Call], is_lasting: bool) -> (Hooked, Arc<AtomicBool>) {
+/// A store whose calls of these kinds fail while the flag is set: with `is_lasting` by
+/// a refusal, else by a lost connection.
+fn breakable_store(calls: &'static [Call], is_lasting: bool) -> (Hooked, Arc<AtomicBool>) {
     let is_broken = Arc::new(AtomicBool::new(false));
     let store = Hooked::new(MemoryStore::new(), {
         let is_broken = Arc::clone(&is_broken);
@@ -33,10 +33,10 @@ fn breaking(calls: &'static [Call], is_lasting: bool) -> (Hooked, Arc<AtomicBool
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_at_one_operation_is_logged_with_its_id() {
+async fn a_failure_of_the_store_at_one_operation_is_logged_with_its_id() {
     use Call::{Changed, Delete, ForceFinish, Get};
-    let said = Said::default();
-    let subscriber = tracing_subscriber::registry().with(said.clone());
+    let log = EventLog::default();
+    let subscriber = tracing_subscriber::registry().with(log.clone());
     let _default = tracing::subscriber::set_default(subscriber);
     for (calls, lines) in [
         (
@@ -56,7 +56,7 @@ async fn a_store_that_fails_at_one_operation_is_logged_with_its_id() {
         (&[ForceFinish], &["DELETE /ID"]),
         (&[Delete], &["DELETE /ID"]),
     ] {
-        let (store, is_broken) = breaking(calls, true);
+        let (store, is_broken) = breakable_store(calls, true);
         let id = OperationId::new();
         store.create(NewOperation::new(id.clone())).await.unwrap();
         let polls = PollService::new(store.clone());
@@ -66,8 +66,8 @@ async fn a_store_that_fails_at_one_operation_is_logged_with_its_id() {
             let outcome = tower_operations::Outcome::Succeeded(None);
             store.finish(&id, token, outcome, None).await.unwrap();
             let request = Request::get(format!("/{id}")).body(()).unwrap();
-            let shown = polls.clone().oneshot(request).await.unwrap();
-            etag = Some(shown.headers()["etag"].clone());
+            let polled = polls.clone().oneshot(request).await.unwrap();
+            etag = Some(polled.headers()["etag"].clone());
         }
         is_broken.store(true, SeqCst);
         for line in lines {
@@ -83,10 +83,10 @@ async fn a_store_that_fails_at_one_operation_is_logged_with_its_id() {
                 assert_eq!(answer.status(), 503, "{calls:?} {line}");
             }
             answer.into_body().collect().await.unwrap();
-            let logged = of(&said, &id);
+            let logged = events_with_id(&log, &id);
             let is_named = |line: &String| {
-                (line.starts_with("ERROR operations are unavailable id=ID ")
-                    || line.starts_with("WARN an event stream ends id=ID "))
+                (line.starts_with("ERROR operation not read, store unavailable id=ID ")
+                    || line.starts_with("WARN event stream ended, store unavailable id=ID "))
                     && line.contains("this record is damaged")
             };
             assert_eq!(logged.len(), 1, "{calls:?} {line}: {logged:?}");
@@ -95,22 +95,22 @@ async fn a_store_that_fails_at_one_operation_is_logged_with_its_id() {
     }
 }
 
-/// What was said of this operation by its id, and of no other.
-fn of(said: &Said, id: &OperationId) -> Vec<String> {
-    let mut lines = said.of(id);
+/// Takes the events that have the id of this operation.
+fn events_with_id(log: &EventLog, id: &OperationId) -> Vec<String> {
+    let mut lines = log.events_of(id);
     lines.retain(|line| line.contains("id=ID"));
     lines
 }
 
-/// A layer with a short lease, on which a handler that reports every second is at work.
-async fn reporting(store: &Hooked) -> (AsyncAcceptLayer<Hooked>, OperationId) {
+/// Starts a handler that reports every second, on a layer with a short lease.
+async fn start_reporting(store: &Hooked) -> (AsyncAcceptLayer<Hooked>, OperationId) {
     let layer = Operations::new(store.clone())
         .lease(LeaseConfig::new(
             NodeId::named("n"),
             Duration::from_secs(30),
         ))
         .layer();
-    let id = accept_by(&layer, |request| async move {
+    let id = accept_with(&layer, |request| async move {
         let operation = OperationHandle::from_extensions(request.extensions());
         for page in 1..1_000 {
             sleep(Duration::from_secs(1)).await;
@@ -122,24 +122,24 @@ async fn reporting(store: &Hooked) -> (AsyncAcceptLayer<Hooked>, OperationId) {
     (layer, id)
 }
 
-const UNREADABLE: &str = "ERROR an operation that runs here cannot be read id=ID ";
+const UNREADABLE: &str = "ERROR running operation not read id=ID ";
 
 #[tokio::test(start_paused = true)]
-async fn progress_that_cannot_be_written_is_warned_of_once_an_outage() {
-    let said = Said::default();
-    let subscriber = tracing_subscriber::registry().with(said.clone());
+async fn unwritable_progress_is_a_warning_once_per_outage() {
+    let log = EventLog::default();
+    let subscriber = tracing_subscriber::registry().with(log.clone());
     let _default = tracing::subscriber::set_default(subscriber);
-    let (store, is_broken) = breaking(&[Call::Report], false);
-    let (_layer, id) = reporting(&store).await;
+    let (store, is_broken) = breakable_store(&[Call::Report], false);
+    let (_layer, id) = start_reporting(&store).await;
     for _ in 0..2 {
         sleep(Duration::from_secs(5)).await;
-        assert_eq!(of(&said, &id), [] as [String; 0]);
+        assert_eq!(events_with_id(&log, &id), [] as [String; 0]);
         is_broken.store(true, SeqCst);
         sleep(Duration::from_secs(20)).await;
-        let lines = of(&said, &id);
+        let lines = events_with_id(&log, &id);
         assert_eq!(lines.len(), 1, "{lines:?}");
         assert!(
-            lines[0].starts_with("WARN progress could not be written id=ID "),
+            lines[0].starts_with("WARN progress not written id=ID "),
             "{lines:?}"
         );
         is_broken.store(false, SeqCst);
@@ -147,55 +147,55 @@ async fn progress_that_cannot_be_written_is_warned_of_once_an_outage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_that_is_damaged_under_a_run_is_an_error_at_once() {
-    let said = Said::default();
-    let subscriber = tracing_subscriber::registry().with(said.clone());
+async fn a_record_damaged_during_a_run_is_an_error_at_once() {
+    let log = EventLog::default();
+    let subscriber = tracing_subscriber::registry().with(log.clone());
     let _default = tracing::subscriber::set_default(subscriber);
 
-    // By a report.
-    let (store, is_broken) = breaking(&[Call::Report], true);
-    let (_layer, id) = reporting(&store).await;
+    // A report finds the damage.
+    let (store, is_broken) = breakable_store(&[Call::Report], true);
+    let (_layer, id) = start_reporting(&store).await;
     sleep(Duration::from_secs(5)).await;
     is_broken.store(true, SeqCst);
     sleep(Duration::from_secs(5)).await;
-    let lines = of(&said, &id);
+    let lines = events_with_id(&log, &id);
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].starts_with(UNREADABLE), "{lines:?}");
 
-    // By a renewal.
-    let (store, _) = breaking(&[], true);
-    let (_layer, id) = reporting(&store).await;
+    // A renewal finds the damage.
+    let (store, _) = breakable_store(&[], true);
+    let (_layer, id) = start_reporting(&store).await;
     store.unrenewable.lock().unwrap().insert(id.clone());
     sleep(Duration::from_secs(15)).await;
-    let lines = of(&said, &id);
+    let lines = events_with_id(&log, &id);
     assert!(!lines.is_empty());
     for line in lines {
         assert!(line.starts_with(UNREADABLE), "{line}");
     }
 
-    // By a lease that is gone with what it is of.
-    let (store, is_broken) = breaking(&[Call::Get], true);
-    let (_layer, id) = reporting(&store).await;
+    // A renewal finds the lease lost, and a read finds the damage.
+    let (store, is_broken) = breakable_store(&[Call::Get], true);
+    let (_layer, id) = start_reporting(&store).await;
     is_broken.store(true, SeqCst);
     store.gone.lock().unwrap().insert(id.clone());
     sleep(Duration::from_secs(60)).await;
-    let lines = of(&said, &id);
+    let lines = events_with_id(&log, &id);
     let (dropped, unreadable) = ("INFO run dropped", UNREADABLE);
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].starts_with(dropped), "{lines:?}");
     assert!(lines[1].starts_with(unreadable), "{lines:?}");
 
-    // By its outcome.
-    let (store, is_broken) = breaking(&[Call::Finish], true);
+    // The write of the outcome finds the damage.
+    let (store, is_broken) = breakable_store(&[Call::Finish], true);
     let layer = AsyncAcceptLayer::new(store.clone());
-    let id = accept_by(&layer, |_| async {
+    let id = accept_with(&layer, |_| async {
         sleep(Duration::from_secs(1)).await;
         Ok(Response::default())
     })
     .await;
     is_broken.store(true, SeqCst);
     sleep(Duration::from_millis(1_010)).await;
-    let lines = of(&said, &id);
+    let lines = events_with_id(&log, &id);
     assert!(
         lines
             .iter()
@@ -205,11 +205,11 @@ async fn a_record_that_is_damaged_under_a_run_is_an_error_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_an_operation_whose_request_was_refused_is_told_as_well() {
-    let said = Said::default();
-    let subscriber = tracing_subscriber::registry().with(said.clone());
+async fn the_end_of_an_operation_of_a_refused_request_is_logged() {
+    let log = EventLog::default();
+    let subscriber = tracing_subscriber::registry().with(log.clone());
     let _default = tracing::subscriber::set_default(subscriber);
-    // Its creation is done, and never answered.
+    // The create takes effect and is never answered.
     let store = Hooked::new(MemoryStore::new(), |call, when| async move {
         match (call, when) {
             (Call::Create, When::After) => std::future::pending().await,
@@ -227,20 +227,21 @@ async fn the_end_of_an_operation_whose_request_was_refused_is_told_as_well() {
     sleep(std::time::Duration::from_secs(1)).await;
     let page = store.inner.list(&ListQuery::new(None, 2)).await.unwrap();
     let id = page.records[0].operation().id();
-    let lines = said.of(id);
+    let lines = log.events_of(id);
     let end = "WARN operation failed id=ID state=failed attempt=0 duration \
                problem=\"urn:tower-operations:interrupted\"";
     assert!(lines.iter().any(|line| line == end), "{lines:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_an_operation_that_no_queue_took_is_told_as_well() {
-    let said = Said::default();
-    let subscriber = tracing_subscriber::registry().with(said.clone());
+async fn the_end_of_an_undispatched_operation_is_logged() {
+    let log = EventLog::default();
+    let subscriber = tracing_subscriber::registry().with(log.clone());
     let _default = tracing::subscriber::set_default(subscriber);
     let store = MemoryStore::new();
-    let broken = |_: QueuedRequest| async { Err::<(), _>(std::io::Error::other("no queue")) };
-    let layer = Operations::dispatching(store.clone(), broken).layer();
+    let failing_dispatch =
+        |_: QueuedRequest| async { Err::<(), _>(std::io::Error::other("no queue")) };
+    let layer = Operations::dispatching(store.clone(), failing_dispatch).layer();
     let service = layer.layer(service_fn(|_: Request<RequestBody<BufferedBody>>| async {
         Ok::<_, Infallible>(Response::new(BufferedBody::default()))
     }));
@@ -248,7 +249,7 @@ async fn the_end_of_an_operation_that_no_queue_took_is_told_as_well() {
     let refused = service.oneshot(request).await.unwrap();
     assert_eq!(refused.status(), 503);
     let page = store.list(&ListQuery::new(None, 2)).await.unwrap();
-    let lines = said.of(page.records[0].operation().id());
+    let lines = log.events_of(page.records[0].operation().id());
     let end = "WARN operation failed id=ID state=failed attempt=0 duration \
                problem=\"urn:tower-operations:not-dispatched\"";
     assert!(lines.iter().any(|line| line == end), "{lines:?}");

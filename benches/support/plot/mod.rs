@@ -1,11 +1,11 @@
-//! Where plots go: beside the page that shows them.
+//! Plots, which are written beside the page that shows them.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// Returns where the plot of a page in `docs` is.
+/// Returns the folder of the pages and their plots.
 pub(crate) fn docs() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut docs = package.ancestors().map(|folder| folder.join("docs"));
@@ -17,14 +17,14 @@ pub(crate) fn docs() -> PathBuf {
 /// definition of Markdown, for pages that have no files beside them.
 pub(crate) fn write(svg: &Path, plot: &str) {
     let name = svg.file_stem().unwrap_or_default().to_string_lossy();
-    let url: String = plot.bytes().map(encoded).collect();
+    let url: String = plot.bytes().map(encode).collect();
     let definition = format!("[{name}]: data:image/svg+xml,{url}\n");
     fs::write(svg, plot).expect("the plot can be written");
     fs::write(svg.with_extension("plot"), definition).expect("the plot can be written");
 }
 
-/// RFC 3986, section 2.1.
-fn encoded(byte: u8) -> String {
+/// Percent-encodes a byte (RFC 3986, section 2.1).
+fn encode(byte: u8) -> String {
     match byte.is_ascii_alphanumeric() || b"-._~/:=,".contains(&byte) {
         true => char::from(byte).to_string(),
         false => format!("%{byte:02X}"),

@@ -1,4 +1,4 @@
-//! How much there is while something is measured.
+//! The load of a store during the measurements.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,25 +12,25 @@ use tower_operations::{
     },
 };
 
-/// A store with every power that is measured.
-pub(crate) trait Whole:
+/// A store with every measured trait.
+pub(crate) trait FullStore:
     Watch<Output = RecordedResponse> + Lease + List + Purge + Clone
 {
 }
 
-impl<S: Watch<Output = RecordedResponse> + Lease + List + Purge + Clone> Whole for S {}
+impl<S: Watch<Output = RecordedResponse> + Lease + List + Purge + Clone> FullStore for S {}
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
-    /// That have ended.
+    /// The number of ended operations.
     pub(crate) stored: usize,
-    /// That run.
+    /// The number of running operations.
     pub(crate) live: usize,
-    /// That wait for a change, each of another operation.
+    /// The number of waiters, each for a change of another operation.
     pub(crate) waiters: usize,
-    /// Bytes.
+    /// The size of a result in bytes.
     pub(crate) result: usize,
-    /// How often each call is made.
+    /// The number of calls of each kind.
     pub(crate) calls: usize,
     more: usize,
 }
@@ -47,12 +47,12 @@ impl Load {
         }
     }
 
-    /// How many times as much the larger loads have of something.
+    /// Sets the factor of the larger loads.
     pub(crate) fn more(self, more: usize) -> Self {
         Self { more, ..self }
     }
 
-    /// Larger in one thing each, and by how many times.
+    /// Returns loads that are larger in one number each, with the factor.
     pub(crate) fn larger(self) -> [(&'static str, Self, usize); 4] {
         let more = self.more;
         let fewer = more.min(30);
@@ -76,7 +76,7 @@ impl Load {
             (
                 "waiters",
                 Self {
-                    // Each waits for one of the live ones.
+                    // Each waiter waits for a live operation.
                     live: self.live * fewer,
                     waiters: self.waiters * fewer,
                     ..self
@@ -95,9 +95,9 @@ impl Load {
     }
 }
 
-pub(crate) type Held = (OperationId, FencingToken);
+pub(crate) type Handle = (OperationId, FencingToken);
 
-/// Whose the operations are that are listed: always as many.
+/// Returns the owner of the listed operations, whose number is constant.
 pub(crate) fn lister() -> Option<Owner> {
     Some(Owner::new("lister"))
 }
@@ -111,42 +111,46 @@ pub(crate) fn success(bytes: usize) -> Outcome<RecordedResponse> {
     Outcome::Succeeded(Some(RecordedResponse::new(response)))
 }
 
-pub(crate) async fn created<S: Whole>(store: &S, owner: Option<Owner>) -> Held {
+pub(crate) async fn create_one<S: FullStore>(store: &S, owner: Option<Owner>) -> Handle {
     let new = NewOperation::new(OperationId::new());
-    let created = store
+    let answer = store
         .create(new.with_owner(owner).with_lease(lease()))
         .await;
-    let Created::New(record) = created.expect("an answer") else {
+    let Created::New(record) = answer.expect("an answer") else {
         panic!("the id is new");
     };
     (record.operation().id().clone(), record.token())
 }
 
-pub(crate) async fn started<S: Whole>(store: &S, owner: Option<Owner>) -> Held {
-    let (id, token) = created(store, owner).await;
+pub(crate) async fn start_one<S: FullStore>(store: &S, owner: Option<Owner>) -> Handle {
+    let (id, token) = create_one(store, owner).await;
     store.start(&id, token).await.expect("started");
     (id, token)
 }
 
-pub(crate) async fn finished<S: Whole>(store: &S, owner: Option<Owner>, bytes: usize) -> Held {
-    let (id, token) = started(store, owner).await;
-    let finished = store.finish(&id, token, success(bytes), None).await;
-    finished.expect("finished");
+pub(crate) async fn finish_one<S: FullStore>(
+    store: &S,
+    owner: Option<Owner>,
+    bytes: usize,
+) -> Handle {
+    let (id, token) = start_one(store, owner).await;
+    let written = store.finish(&id, token, success(bytes), None).await;
+    written.expect("finished");
     (id, token)
 }
 
-/// What there is: operations that have ended, and whoever waits.
+/// A loaded store: its ended operations, and its waiters.
 pub(crate) struct Loaded {
-    pub(crate) ended: Vec<Held>,
+    pub(crate) ended: Vec<Handle>,
     _waiting: JoinSet<()>,
 }
 
-/// Many at a time: a durable store is as fast as it is only then.
+/// The number of concurrent calls; durable stores are fast only with many.
 const AT_A_TIME: usize = 128;
 
-async fn all<S: Whole, F>(store: &S, count: usize, make: impl Fn(S, usize) -> F) -> Vec<Held>
+async fn all<S: FullStore, F>(store: &S, count: usize, make: impl Fn(S, usize) -> F) -> Vec<Handle>
 where
-    F: Future<Output = Held> + Send + 'static,
+    F: Future<Output = Handle> + Send + 'static,
 {
     let permits = Arc::new(Semaphore::new(AT_A_TIME));
     let mut making = JoinSet::new();
@@ -162,16 +166,16 @@ where
     making.join_all().await
 }
 
-pub(crate) async fn load<S: Whole>(store: &S, load: Load) -> Loaded {
+pub(crate) async fn load<S: FullStore>(store: &S, load: Load) -> Loaded {
     let Load { stored, live, .. } = load;
     let ended = all(store, stored, move |store, number| async move {
-        // A page and a half of them are the lister's.
+        // A page and a half of the operations belong to the lister.
         let owner = (number < 150).then(lister).flatten();
-        finished(&store, owner, load.result).await
+        finish_one(&store, owner, load.result).await
     });
     let ended = ended.await;
     let running = all(store, live, |store, _| async move {
-        started(&store, None).await
+        start_one(&store, None).await
     });
     let running = running.await;
     let mut waiting = JoinSet::new();
@@ -184,7 +188,7 @@ pub(crate) async fn load<S: Whole>(store: &S, load: Load) -> Loaded {
                 .await;
         });
     }
-    // Until all of them wait.
+    // Gives all waiters time to start.
     tokio::time::sleep(Duration::from_millis(200)).await;
     Loaded {
         ended,
@@ -192,11 +196,11 @@ pub(crate) async fn load<S: Whole>(store: &S, load: Load) -> Loaded {
     }
 }
 
-pub(crate) async fn version<S: Whole>(store: &S, id: &OperationId) -> Version {
+pub(crate) async fn version<S: FullStore>(store: &S, id: &OperationId) -> Version {
     let record = store
         .get(id)
         .await
         .expect("an answer")
-        .expect("it is there");
-    record.version().expect("every store here counts")
+        .expect("the operation exists");
+    record.version().expect("every measured store has versions")
 }

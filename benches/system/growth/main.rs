@@ -1,20 +1,19 @@
-//! By how much each operation of a store slows down as there is more of something.
+//! Benchmark of the growth of stores: how each call slows down with a larger load.
 //!
 //! ```not_rust
 //! TMPDIR=/dev/shm cargo bench -p system-benches --bench growth
 //! ```
 //!
-//! `TMPDIR` says where the durable stores keep their files. In memory they never wait for
-//! a disk: that takes as long however much there is, and hides what grows.
+//! `TMPDIR` names the folder of the durable stores. A folder in memory avoids waits for a
+//! disk, which take the same time under any load and hide the growth.
 //!
-//! A slope is the exponent of growth: 0 is no growth, 1 is as much longer as there is
-//! more, 0.1 is a quarter longer with ten times as much. Each is the median of three that are
-//! measured between two loads which differ in one thing. A time is the median
-//! of one call after another, with nobody else there; so is a slope that of medians, and
-//! what happens once in a while, a table that grows or a page that splits, is not in it.
+//! A slope is the exponent of growth: 0 is no growth, 1 is growth in proportion to the load,
+//! and 0.1 is a quarter longer with ten times the load. Each slope is the median of three
+//! measurements between two loads that differ in one number. A time is the median of
+//! consecutive calls without other clients. Medians hide rare events, such as the growth of
+//! a table or the split of a page.
 //!
-//! The stores of the features that are on take part; each starts a server of its own if
-//! it needs one.
+//! Each store starts a private server if it needs one.
 
 mod calls;
 mod load;
@@ -32,7 +31,7 @@ async fn main() {
             .max_operations(usize::MAX)
             .max_bytes(usize::MAX)
     };
-    // As many calls as make a steady median, and as much more as fits into a minute.
+    // The number of calls makes a stable median, and the factor fits into a minute.
     slopes::print("MemoryStore", memory, Load::calls(2_000).more(100)).await;
 
     {

@@ -101,7 +101,7 @@ where
         record.attempts() == 1 && record.version() == Some(Version::FIRST),
         "the start was not counted with the first version: {record:?}"
     );
-    let what = "starting what was running when it was created";
+    let what = "starting an operation that was created as running";
     let again = done(
         2,
         ok(store.start(operation.id(), record.token()).await),
@@ -274,7 +274,7 @@ where
         answers.len()
     );
     let Some(record) = read(store, id).await else {
-        panic!("law 1: what was created is not there");
+        panic!("law 1: a created operation is absent");
     };
     for answer in answers {
         match answer {

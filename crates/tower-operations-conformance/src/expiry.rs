@@ -15,30 +15,30 @@ use super::subject::{
 
 /// Checks a store that has [`SHORT`] as its time to live.
 pub(super) async fn check<R: Repository<Output = RecordedResponse>>(store: &Arc<R>) {
-    what_has_expired_is_absent(&**store).await;
+    expired_operations_are_absent(&**store).await;
     the_time_to_live_begins_with_the_end(&**store).await;
 }
 
-async fn what_has_expired_is_absent<R>(store: &R)
+async fn expired_operations_are_absent<R>(store: &R)
 where
     R: Repository<Output = RecordedResponse>,
 {
     let pending = create(store, new_operation()).await;
     let running = start(store, &create(store, new_operation()).await).await;
     let canceled = create(store, new_operation()).await;
-    let overruled = store.force_finish(
+    let force_finished = store.force_finish(
         canceled.operation().id(),
         version(&canceled),
         Outcome::Canceled,
     );
-    ok(overruled.await);
+    ok(force_finished.await);
 
     let new = new_operation().with_owner(new_owner());
     let ended = finish(store, &create(store, new.clone()).await).await;
     let ids: [OperationId; 2] = [new.id.clone(), canceled.operation().id().clone()];
     assert_expire(store, &ids, SHORT).await;
 
-    let (id, token, what) = (&new.id, ended.token(), "what has expired");
+    let (id, token, what) = (&new.id, ended.token(), "an expired operation");
     gone(8, &ok(store.start(id, token).await), what);
     gone(
         8,
@@ -74,7 +74,7 @@ where
         law!(
             8,
             found.as_ref() == Some(live),
-            "what is {what} became {found:?} with time"
+            "an operation that is {what} became {found:?} with time"
         );
     }
     let ended = finish(store, &again).await;
@@ -95,7 +95,7 @@ where
         law!(
             8,
             found.as_ref() == Some(&ended),
-            "what has just ended is {found:?}"
+            "an operation that has just ended is {found:?}"
         );
         assert_unchanged(8, store, &ended, "reading").await;
     }

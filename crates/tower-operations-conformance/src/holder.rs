@@ -61,10 +61,10 @@ where
         lost(
             2,
             ok(store.start(id, wrong).await),
-            "a start by who does not hold it",
+            "a start by another holder",
         );
     }
-    assert_unchanged(2, store, &pending, "a start by who does not hold it").await;
+    assert_unchanged(2, store, &pending, "a start by another holder").await;
 
     let running = start(store, &pending).await;
     law!(
@@ -108,7 +108,7 @@ where
         Progress::from_message("almost"),
     ] {
         for wrong in [no_token(), token.next()] {
-            let what = "progress said by who does not hold it";
+            let what = "progress of another holder";
             lost(
                 2,
                 ok(store.report(&id, wrong, progress.clone()).await),
@@ -150,7 +150,7 @@ where
     }
     let (id, token) = (before.operation().id(), before.token());
     for wrong in [no_token(), token.next()] {
-        let what = "an outcome from who does not hold it";
+        let what = "an outcome of another holder";
         lost(
             2,
             ok(store.finish(id, wrong, outcome.clone(), None).await),
@@ -223,7 +223,7 @@ where
         assert_unchanged(3, store, ended, what).await;
     }
 
-    let what = "overruling after the end";
+    let what = "force-finishing after the end";
     lost(
         3,
         ok(store.force_finish(id, version, Outcome::Canceled).await),

@@ -37,7 +37,7 @@ where
         "finish",
     );
     let version = record.version().expect("a version");
-    done(2, now("forget", store.delete(id, version)), "forget");
+    done(2, now("delete", store.delete(id, version)), "delete");
 
     let Created::New(record) = now("create", store.create(new_operation())) else {
         panic!("an operation of a new id was not new");
@@ -46,8 +46,8 @@ where
     let (version, canceled) = (version.expect("a version"), Outcome::Canceled);
     done(
         2,
-        now("overrule", store.force_finish(id, version, canceled)),
-        "overrule",
+        now("force-finish", store.force_finish(id, version, canceled)),
+        "force-finish",
     );
 }
 

@@ -121,7 +121,7 @@ where
 {
     let store = Arc::new(make(LONG).await);
     lease::check_holding(&store).await;
-    lease::check_taking_over(&store).await;
+    lease::check_reclaiming(&store).await;
 }
 
 /// Checks [`Lease::reclaim_released`] of a store that distinguishes released from expired

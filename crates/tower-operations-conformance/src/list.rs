@@ -26,10 +26,10 @@ where
     every_owner_sees_its_own(store).await;
     states_can_be_asked_for(store).await;
     pages_go_on_where_they_ended(store).await;
-    what_is_created_meanwhile_moves_nothing(store).await;
-    what_is_forgotten_meanwhile_moves_nothing(store).await;
+    new_operations_move_no_page(store).await;
+    deleted_operations_move_no_page(store).await;
     cursors::check(store).await;
-    what_ends_a_page_early_loses_nothing(store).await;
+    a_short_page_loses_no_operation(store).await;
 }
 
 /// Checks a store that has [`SHORT`] as its time to live.
@@ -37,7 +37,7 @@ pub(super) async fn check_expiry<R>(store: &Arc<R>)
 where
     R: Repository<Output = RecordedResponse> + List,
 {
-    what_has_expired_is_not_listed(&**store).await;
+    expired_operations_are_not_listed(&**store).await;
 }
 
 async fn list<R>(store: &R, query: &ListQuery) -> Page<RecordedResponse>
@@ -150,7 +150,7 @@ where
         );
     }
     let none = list_all(store, &ListQuery::new(new_owner(), 2)).await;
-    assert!(none.is_empty(), "listing: a stranger sees {none:?}");
+    assert!(none.is_empty(), "listing: another owner sees {none:?}");
     // Other checks may have created more operations without an owner.
     let page = list(store, &ListQuery::new(None, 100)).await;
     let owned: Vec<_> = page
@@ -160,11 +160,11 @@ where
         .collect();
     assert!(
         owned.is_empty(),
-        "listing: what is nobody's is not {owned:?}"
+        "listing: operations without an owner are not {owned:?}"
     );
     assert!(
         ids(&page.records).contains(&nobodys[0]),
-        "listing: what is nobody's is left out"
+        "listing: operations without an owner are left out"
     );
 }
 
@@ -225,7 +225,7 @@ where
     }
 }
 
-async fn what_is_created_meanwhile_moves_nothing<R>(store: &R)
+async fn new_operations_move_no_page<R>(store: &R)
 where
     R: Repository<Output = RecordedResponse> + List,
 {
@@ -249,7 +249,7 @@ where
     panic!("listing: there is no last page while others are created");
 }
 
-async fn what_is_forgotten_meanwhile_moves_nothing<R>(store: &R)
+async fn deleted_operations_move_no_page<R>(store: &R)
 where
     R: Repository<Output = RecordedResponse> + List,
 {
@@ -268,19 +268,19 @@ where
     // An operation that was listed, the last one listed, and one not yet listed.
     for gone in [0, 3, 6] {
         let record = &records[gone];
-        let forgotten = store.delete(record.operation().id(), version(record));
-        done(2, ok(forgotten.await), "forgetting");
+        let deleted = store.delete(record.operation().id(), version(record));
+        done(2, ok(deleted.await), "deleting");
     }
     records.remove(6);
     let listed = list_all(store, &query.with_after(next)).await;
     assert_eq!(
         ids(&listed),
         ids(&records[4..]),
-        "listing: the next pages while others are forgotten"
+        "listing: the next pages while others are deleted"
     );
 }
 
-async fn what_has_expired_is_not_listed<R>(store: &R)
+async fn expired_operations_are_not_listed<R>(store: &R)
 where
     R: Repository<Output = RecordedResponse> + List,
 {
@@ -297,11 +297,11 @@ where
     law!(
         8,
         listed == [live],
-        "what has expired is listed: {listed:?}"
+        "an expired operation is listed: {listed:?}"
     );
 }
 
-async fn what_ends_a_page_early_loses_nothing<R>(store: &R)
+async fn a_short_page_loses_no_operation<R>(store: &R)
 where
     R: Repository<Output = RecordedResponse> + List,
 {

@@ -44,7 +44,7 @@ async fn overruling_names_a_version_and_fences_the_holder_out<R>(
     }
     let (id, token) = (before.operation().id(), before.token());
     for wrong in old.into_iter().chain([version(&before).next()]) {
-        let what = "overruling at another version";
+        let what = "force-finishing at another version";
         lost(
             2,
             ok(store.force_finish(id, wrong, outcome.clone()).await),
@@ -53,7 +53,7 @@ async fn overruling_names_a_version_and_fences_the_holder_out<R>(
         assert_unchanged(2, store, &before, what).await;
     }
 
-    let what = "overruling";
+    let what = "force-finishing";
     let ended = ok(store
         .force_finish(id, version(&before), outcome.clone())
         .await);
@@ -66,7 +66,7 @@ async fn overruling_names_a_version_and_fences_the_holder_out<R>(
     assert_follows(&before, &ended, what);
     assert_unchanged(1, store, &ended, "reading").await;
 
-    let what = "a late write of the holder that was overruled";
+    let what = "a late write of the holder after a forced end";
     lost(3, ok(store.start(id, token).await), what);
     lost(
         3,
@@ -98,7 +98,7 @@ where
         store,
         &pending,
         version(&pending),
-        "forgetting what is pending",
+        "deleting an operation that is pending",
     )
     .await;
     let running = start(store, &pending).await;
@@ -106,20 +106,20 @@ where
         store,
         &running,
         version(&running),
-        "forgetting what is running",
+        "deleting an operation that is running",
     )
     .await;
     let ended = finish(store, &running).await;
     for wrong in [version(&running), version(&ended).next()] {
-        assert_kept(store, &ended, wrong, "forgetting another version").await;
+        assert_kept(store, &ended, wrong, "deleting another version").await;
     }
 
     let (id, token) = (ended.operation().id(), ended.token());
-    let what = "forgetting";
+    let what = "deleting";
     let removed = done(2, ok(store.delete(id, version(&ended)).await), what);
     law!(2, removed == ended, "{what} {ended:?} removed {removed:?}");
 
-    let what = "an operation that was forgotten";
+    let what = "a deleted operation";
     assert_absent(2, store, id, what).await;
     gone(2, &ok(store.delete(id, version(&ended)).await), what);
     gone(2, &ok(store.start(id, token).await), what);

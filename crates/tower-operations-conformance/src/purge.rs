@@ -19,7 +19,7 @@ where
     R: Repository<Output = RecordedResponse> + Purge,
 {
     only_what_has_expired_is_removed(&**store).await;
-    what_was_created_again_is_not_removed(store).await;
+    a_recreated_operation_is_not_purged(store).await;
 }
 
 /// Purges until nothing expired is left.
@@ -70,7 +70,7 @@ where
         law!(
             8,
             found.as_ref() == Some(&fresh),
-            "what has just ended was purged: {found:?}"
+            "an operation that has just ended was purged: {found:?}"
         );
     }
     for record in &live {
@@ -82,14 +82,14 @@ where
         );
     }
     for id in &expired {
-        assert_absent(8, store, id, "what was purged").await;
+        assert_absent(8, store, id, "a purged operation").await;
     }
     let late = finish(store, &live[0]).await;
     assert_unchanged(8, store, &late, "reading").await;
 }
 
 /// The same ids are created again while their expired operations are removed.
-async fn what_was_created_again_is_not_removed<R>(store: &Arc<R>)
+async fn a_recreated_operation_is_not_purged<R>(store: &Arc<R>)
 where
     R: Repository<Output = RecordedResponse> + Purge,
 {

@@ -103,13 +103,13 @@ where
     let mut tasks: Vec<Task> = Vec::new();
     for number in 0..4 {
         let same = finish_in_task(store, id, token, "the same");
-        let stranger = finish_in_task(store, id, no_token(), "a stranger's");
+        let stranger = finish_in_task(store, id, no_token(), "another holder's");
         let report = report_in_task(store, id, token, number);
-        let overruled = overrule_in_task(store, id, version(&running));
+        let force_finished = overrule_in_task(store, id, version(&running));
         let reader = read_in_task(store, id, &history);
         tasks.push(Box::pin(async { Asked::Holder(same.await) }));
         tasks.push(Box::pin(async { Asked::Stranger(stranger.await) }));
-        tasks.push(Box::pin(async { Asked::Outside(overruled.await) }));
+        tasks.push(Box::pin(async { Asked::Outside(force_finished.await) }));
         tasks.push(Box::pin(async { Asked::Progress(report.await) }));
         tasks.push(Box::pin(async {
             reader.await;
@@ -175,12 +175,12 @@ where
     let pending = create(&**store, new_operation()).await;
     let id = pending.operation().id();
     let answers = together((0..16).map(|_| overrule_in_task(store, id, version(&pending)))).await;
-    assert_one_wins(&answers, "overruling");
+    assert_one_wins(&answers, "force-finishing");
     let (before, after) = (version(&pending), version(&last(&**store, id).await));
     law!(
         4,
         after == before.next(),
-        "one overruling led from version {before} to {after}"
+        "one forced end led from version {before} to {after}"
     );
 }
 
@@ -195,8 +195,8 @@ where
         async move { ok(store.delete(&id, version).await) }
     }))
     .await;
-    assert_one_wins(&answers, "forgetting");
-    assert_absent(2, &**store, id, "what was forgotten").await;
+    assert_one_wins(&answers, "deleting");
+    assert_absent(2, &**store, id, "a deleted operation").await;
 }
 
 fn assert_one_wins(answers: &[WriteAnswer], what: &str) {

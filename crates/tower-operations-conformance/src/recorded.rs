@@ -27,7 +27,7 @@ where
     let finished = ok(store.finish(id, token, outcome.clone(), None).await);
     let finished = done(2, finished, "a finish by the holder");
     let Some(found) = read(store, id).await else {
-        panic!("law 8: what has just ended is not there");
+        panic!("law 8: an operation that has just ended is not there");
     };
     for record in [finished, found] {
         let Some(back) = record.operation().response() else {

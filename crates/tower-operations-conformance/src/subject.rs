@@ -265,7 +265,7 @@ where
             }
             sleep(ttl / 10).await;
         }
-        assert_absent(8, store, id, "what has expired").await;
+        assert_absent(8, store, id, "an expired operation").await;
     }
 }
 

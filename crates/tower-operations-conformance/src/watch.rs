@@ -23,9 +23,9 @@ pub(super) async fn check<R>(store: &Arc<R>)
 where
     R: Repository<Output = RecordedResponse> + Watch,
 {
-    what_was_changed_before_is_answered_at_once(&**store).await;
-    what_lay_between_is_remembered(&**store).await;
-    what_is_not_there_is_answered_at_once(&**store).await;
+    an_earlier_change_is_answered_at_once(&**store).await;
+    intermediate_versions_are_in_the_history(&**store).await;
+    an_absent_operation_is_answered_at_once(&**store).await;
     an_unchanged_operation_comes_back_in_time(&**store).await;
     every_kind_of_change_ends_a_wait(store).await;
     a_change_ends_every_wait(store).await;
@@ -33,7 +33,7 @@ where
     no_change_is_missed_by_who_waits_again(store).await;
 }
 
-async fn what_was_changed_before_is_answered_at_once<R>(store: &R)
+async fn an_earlier_change_is_answered_at_once<R>(store: &R)
 where
     R: Repository<Output = RecordedResponse> + Watch,
 {
@@ -54,7 +54,7 @@ where
 }
 
 /// A late reader still learns every change.
-async fn what_lay_between_is_remembered<R>(store: &R)
+async fn intermediate_versions_are_in_the_history<R>(store: &R)
 where
     R: Repository<Output = RecordedResponse> + Watch,
 {
@@ -83,11 +83,11 @@ where
     );
 }
 
-async fn what_is_not_there_is_answered_at_once<R>(store: &R)
+async fn an_absent_operation_is_answered_at_once<R>(store: &R)
 where
     R: Repository<Output = RecordedResponse> + Watch,
 {
-    let what = "a wait for what is not there";
+    let what = "a wait for an absent operation";
     let id = OperationId::new();
     let found = ok(in_time(5, what, store.changed(&id, Version::FIRST, HELD)).await);
     law!(5, found.is_none(), "{what} gave {found:?}");
@@ -146,8 +146,8 @@ where
     assert_ends(wait, Some(&ended), "an outcome").await;
 
     let wait = self::wait(store, &ended).await;
-    done(2, ok(store.delete(id, version(&ended)).await), "forgetting");
-    assert_ends(wait, None, "forgetting").await;
+    done(2, ok(store.delete(id, version(&ended)).await), "deleting");
+    assert_ends(wait, None, "deleting").await;
 
     let pending = create(&**store, new_operation()).await;
     let wait = self::wait(store, &pending).await;
@@ -155,8 +155,8 @@ where
     let ended = ok(store
         .force_finish(id, version(&pending), Outcome::Canceled)
         .await);
-    let ended = done(2, ended, "overruling");
-    assert_ends(wait, Some(&ended), "overruling").await;
+    let ended = done(2, ended, "force-finishing");
+    assert_ends(wait, Some(&ended), "force-finishing").await;
 }
 
 type HeldWait = JoinHandle<Option<Seen>>;

@@ -53,7 +53,7 @@ impl PostgresEngine {
         };
         match timeout(PATIENCE, answered).await {
             Ok(answer) => answer.map_err(store_error),
-            Err(_) => Err(StoreError::unavailable("it did not answer in time")),
+            Err(_) => Err(StoreError::unavailable("no answer in time")),
         }
     }
 

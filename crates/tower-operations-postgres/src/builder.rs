@@ -114,7 +114,7 @@ impl<T> PostgresBuilder<T> {
             schema::set_up(&mut connection, &names, self.migrate).await?;
         }
         if self.pool.options().get_test_before_acquire() {
-            tracing::info!("the pool tests connections before use: one more round trip each time");
+            tracing::info!("pool tests connections before use, one more round trip per statement");
         }
         let statements = Arc::new(Statements::new(&names));
         let notifier = Arc::new(Notifier::default());

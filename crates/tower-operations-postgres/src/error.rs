@@ -39,7 +39,7 @@ pub enum PostgresError {
     #[error("the server is a standby")]
     Standby,
     /// With this setting, acknowledged changes can be lost in a crash.
-    #[error("{setting} is {value:?}: what was acknowledged could be lost in a crash")]
+    #[error("{setting} is {value:?}: acknowledged writes could be lost in a crash")]
     NotDurable {
         /// The setting.
         setting: &'static str,

@@ -124,7 +124,7 @@ pub(super) async fn set_up(
             .await?;
     }
     transaction.commit().await?;
-    tracing::info!(from = found, to = KNOWN, "the tables have been set up");
+    tracing::info!(from = found, to = KNOWN, "tables migrated");
     Ok(())
 }
 

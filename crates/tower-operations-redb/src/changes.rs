@@ -317,7 +317,7 @@ impl Transaction for PurgeExpired {
                 Ok(row) => row,
                 Err(fault) => {
                     let id = String::from_utf8_lossy(id);
-                    tracing::error!(%id, %fault, "an operation that has expired cannot be read");
+                    tracing::error!(%id, %fault, "expired operation not read");
                     continue;
                 }
             };

@@ -19,10 +19,10 @@ pub enum RedbError {
     #[error("the file is damaged, or is no database: {0}")]
     Corrupt(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The file is a redb file, but was not created by this crate.
-    #[error("the database is not one of operations")]
+    #[error("the database was not created by this crate")]
     Foreign,
     /// The file was written by a later release of this crate.
-    #[error("the file has format {found}, and this release knows those up to {known}")]
+    #[error("the file has format {found}, and this release reads formats up to {known}")]
     NewerFormat {
         /// The format of the file.
         found: u64,

@@ -220,11 +220,7 @@ fn prepare(database: &Database) -> Result<(), RedbError> {
     }
     if format < KNOWN_FORMAT {
         migrate(&write)?;
-        tracing::info!(
-            from = format,
-            to = KNOWN_FORMAT,
-            "the file has been brought up to date"
-        );
+        tracing::info!(from = format, to = KNOWN_FORMAT, "file migrated");
     }
     let has_secret = tables.iter().any(|table| table.name() == SECRETS.name());
     if !has_secret {
@@ -280,7 +276,7 @@ fn held(read: &ReadTransaction) -> Result<Vec<(OperationId, FencingToken)>, Redb
             // A damaged operation must not block the others: the file can be opened.
             Err(fault) => {
                 let id = String::from_utf8_lossy(id.value());
-                tracing::error!(%id, %fault, "a live operation cannot be read");
+                tracing::error!(%id, %fault, "live operation not read");
             }
         }
     }

@@ -242,7 +242,7 @@ impl Writer {
             }
         }
         if let Err(error) = self.close() {
-            tracing::warn!(error = %error, "closing the operations' file");
+            tracing::warn!(error = %error, "file not closed");
         }
     }
 
@@ -312,7 +312,7 @@ impl Writer {
 
     fn reopen(&mut self, fault: &SharedRedbFault) {
         self.counted.failures.fetch_add(1, Relaxed);
-        tracing::warn!(error = %StoreError::from(fault.clone()).report(), "the operations' file failed");
+        tracing::warn!(error = %StoreError::from(fault.clone()).report(), "file failed, opening it again");
         let mut access = self.slot.blocking_write();
         let failed = std::mem::replace(&mut *access, Access::Failed(fault.clone()));
         // Without this, the dropped database would write its state, which may be wrong.
@@ -326,9 +326,9 @@ impl Writer {
                 *access = Access::Open(adopt(&mut self.memory, opened, over, Standing::There));
             }
             Ok(Err(error)) => {
-                tracing::warn!(error = %error, "the operations' file cannot be opened again");
+                tracing::warn!(error = %error, "file not reopened");
             }
-            Err(_) => tracing::warn!("opening the operations' file again panicked"),
+            Err(_) => tracing::warn!("reopening the file panicked"),
         }
     }
 

@@ -40,7 +40,7 @@ pub enum RedisError {
     #[error("this Redis server is a node of a cluster, which is not supported")]
     Cluster,
     /// The server does not report a setting that the store has to know.
-    #[error("the Redis server does not tell its `{what}`")]
+    #[error("the Redis server does not report its `{what}`")]
     Untold {
         /// The missing setting.
         what: &'static str,
@@ -58,7 +58,7 @@ pub enum RedisError {
 pub(super) enum RedisFault {
     #[error("no answer within {0:?}")]
     Late(Duration),
-    #[error("{0} is not as it was written")]
+    #[error("{0} is damaged")]
     Corrupt(&'static str),
     #[error("{0} bytes are more than the server takes as one value")]
     TooLarge(usize),

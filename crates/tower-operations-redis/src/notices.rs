@@ -166,7 +166,7 @@ async fn tell(
         publish.arg(&channel).arg(message);
         if let Err(failure) = connection.send(&publish).await {
             let error = failure.into_store_error().report();
-            tracing::debug!(error, "other nodes were not told of changes");
+            tracing::debug!(error, "notices not sent");
         }
     }
 }
@@ -228,7 +228,7 @@ impl Subscriber {
     async fn hear(self, mut subscription: Subscription) {
         loop {
             self.hear_from(&mut subscription).await;
-            tracing::debug!("the subscription to changes by other nodes broke");
+            tracing::debug!("subscription lost, subscribing again");
             subscription = self.subscribe_again().await;
             if let Some(notifier) = self.notifier.upgrade() {
                 notifier.notify_all();
@@ -243,7 +243,7 @@ impl Subscriber {
                 Ok(subscription) => return subscription,
                 Err(failure) => {
                     let error = failure.into_store_error().report();
-                    tracing::debug!(error, "no subscription to changes by other nodes");
+                    tracing::debug!(error, "subscribing failed, retrying");
                 }
             }
             sleep(pause).await;

@@ -85,7 +85,9 @@ async fn end<R>(
     let recorded = record_within(&node, &work, Outcome::failed(kind), REFUSALS);
     match timeout(lease.term, recorded).await {
         // A recovery retries once the lease has expired.
-        Err(_) => tracing::warn!(id = %work.id, "it could not be ended so far"),
+        Err(_) => {
+            tracing::warn!(id = %work.id, "operation not ended, retried after its lease expires");
+        }
         // The error was logged where it occurred.
         Ok(Err(error)) if !error.is_transient() => {
             stats.add_refused(1);
@@ -106,6 +108,6 @@ async fn put_aside<R: Lease>(node: &Runtime<R>, work: &RunContext) {
     let held = [work.held()];
     let put = timeout(term / 3, node.store.renew(&aside, &held)).await;
     if !matches!(put, Ok(Ok(_))) {
-        tracing::warn!(id = %work.id, "what cannot be ended is taken over again soon");
+        tracing::warn!(id = %work.id, "operation not put aside, reclaimed again soon");
     }
 }

@@ -61,7 +61,7 @@ impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
         let taking = Arc::clone(self).take_and_hand_on(which, limit);
         match timeout(term / 3, tokio::spawn(taking.in_current_span())).await {
             Ok(taken) => taken.unwrap_or_else(|panicked| Err(StoreError::unavailable(panicked))),
-            Err(_) => Err(StoreError::unavailable("it did not answer in time")),
+            Err(_) => Err(StoreError::unavailable("no answer in time")),
         }
     }
 
@@ -86,7 +86,7 @@ impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
         // After a term the leases of all operations that were reclaimed here have expired again.
         let taken = timeout(lease.term, taking)
             .await
-            .unwrap_or_else(|_| Err(StoreError::unavailable("it did not answer in time")))?;
+            .unwrap_or_else(|_| Err(StoreError::unavailable("no answer in time")))?;
         let count = taken.len();
         if count > 0 {
             crash_point!("taken-over");
@@ -100,11 +100,11 @@ impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
             tracing::warn!(%id, attempts = taken.record.attempts(), "taken over");
             let record = Arc::clone(&taken.record);
             match self.go_on(taken, which) {
-                Ok(()) => self.stats.add_run_again(1),
+                Ok(()) => self.stats.add_rerun(1),
                 Err(kind) => self.ending.end(node, record, kind, &self.stats).await,
             }
         }
-        self.stats.add_taken_over(count);
+        self.stats.add_reclaimed(count);
         Ok(count)
     }
 
@@ -157,7 +157,10 @@ impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
         let released = timeout(term / 3, self.node.store.release(&held)).await;
         if !matches!(released, Ok(Ok(()))) {
             let count = held.len();
-            tracing::warn!(count, "what was taken over is free once its lease is over");
+            tracing::warn!(
+                count,
+                "reclaimed operations not released, reclaimable after their leases expire"
+            );
         }
     }
 }

@@ -14,8 +14,8 @@ pub struct RecoveryStats(Arc<RecoveryCounters>);
 
 #[derive(Debug, Default)]
 struct RecoveryCounters {
-    taken_over: AtomicU64,
-    run_again: AtomicU64,
+    reclaimed: AtomicU64,
+    rerun: AtomicU64,
     ended: AtomicU64,
     refused: AtomicU64,
     purged: AtomicU64,
@@ -42,9 +42,9 @@ macro_rules! counts {
 
 counts! {
     /// The number of operations that were reclaimed.
-    taken_over, add_taken_over;
+    reclaimed, add_reclaimed;
     /// The number of reclaimed operations that were rerun, or dispatched again.
-    run_again, add_run_again;
+    rerun, add_rerun;
     /// The number of reclaimed operations that were ended as failed.
     ended, add_ended;
     /// The number of reclaimed operations that the store refused to end. Ending them is retried

@@ -33,14 +33,14 @@ pub(super) async fn purge<R: Lease>(node: &Runtime<R>, stats: &RecoveryStats) {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::warn!(error = error.report(), "what has expired was not deleted");
+                    tracing::warn!(error = error.report(), "expired operations not deleted");
                     break;
                 }
             }
             sleep(PAUSE).await;
         }
         if purged > 0 {
-            tracing::debug!(purged, "what has expired was deleted");
+            tracing::debug!(purged, "expired operations deleted");
         }
         sleep(term).await;
     }
@@ -55,11 +55,11 @@ pub(super) async fn look_after<R: Lease>(node: &Runtime<R>, stats: &RecoveryStat
         if let Ok(health) = asked(term, node.store.health()).await {
             for warning in &health.warnings {
                 if !known.warnings.contains(warning) {
-                    tracing::warn!(%warning, "what the store acknowledges can be lost");
+                    tracing::warn!(%warning, "store can lose acknowledged writes");
                 }
             }
             if health.is_good() && !known.is_good() {
-                tracing::info!("the store is as durable as it was again");
+                tracing::info!("store durable again");
             }
             known = health.clone();
             stats.set_health(health);
@@ -78,8 +78,8 @@ async fn asked<T>(
         Ok(Ok(answer)) => answer,
         Ok(Err(panicked)) => {
             panicked.forget();
-            Err(StoreError::unavailable("it panicked"))
+            Err(StoreError::unavailable("the store panicked"))
         }
-        Err(_) => Err(StoreError::unavailable("it did not answer in time")),
+        Err(_) => Err(StoreError::unavailable("no answer in time")),
     }
 }

@@ -16,7 +16,7 @@ const LOOKED_AT: usize = 16;
 
 /// The room that a new entry needs.
 #[derive(Clone, Copy)]
-pub(super) struct WantedRoom<'a> {
+pub(super) struct NeededRoom<'a> {
     /// The owner of the new entry.
     pub(super) owner: Option<&'a Owner>,
     /// The size of the new entry in bytes.
@@ -29,7 +29,7 @@ impl<T> MemoryStore<T> {
     pub(super) fn make_room(
         &self,
         take: impl Fn() -> bool,
-        wanted: WantedRoom<'_>,
+        wanted: NeededRoom<'_>,
         now: Tick,
     ) -> bool {
         let (room, keys) = (&self.shared.room, &self.shared.keys);
@@ -44,7 +44,7 @@ impl<T> MemoryStore<T> {
 
     /// Evicts an entry of the owner for a new one that does not fit into the owner's share;
     /// false if nothing may be evicted.
-    pub(super) fn make_room_in_share(&self, wanted: WantedRoom<'_>, now: Tick) -> bool {
+    pub(super) fn make_room_in_share(&self, wanted: NeededRoom<'_>, now: Tick) -> bool {
         let share = self.limits.share();
         if !share.has_bytes(OwnerUsage::default(), wanted.weight) {
             return false;
@@ -52,7 +52,7 @@ impl<T> MemoryStore<T> {
         let used = self.used_share(wanted).unwrap_or_default();
         let has_gone = match wanted.owner {
             Some(owner) => self.evict_of(owner, now),
-            None => self.evict_nobodys(now),
+            None => self.evict_unowned(now),
         };
         // Evicting a key does not help if the number of operations is the limit.
         let lacks_bytes = !share.has_bytes(used, wanted.weight);
@@ -63,7 +63,7 @@ impl<T> MemoryStore<T> {
     }
 
     /// Evicts an operation or a key; false if nothing may be evicted for the new entry.
-    fn evict(&self, wanted: WantedRoom<'_>, now: Tick) -> bool {
+    fn evict(&self, wanted: NeededRoom<'_>, now: Tick) -> bool {
         let room = &self.shared.room;
         let owned = room.ledger.bytes();
         let has_expired = || {
@@ -77,7 +77,7 @@ impl<T> MemoryStore<T> {
                 let owner = owner.as_ref();
                 let has_gone = match owner {
                     Some(owner) => self.evict_of(owner, now),
-                    None => self.evict_nobodys(now),
+                    None => self.evict_unowned(now),
                 };
                 if has_gone || lacks_bytes && self.evict_key(owner, now) {
                     return true;
@@ -145,7 +145,7 @@ impl<T> MemoryStore<T> {
             self.settle(&evicted);
             evicted
         };
-        self.let_go(&evicted);
+        self.end_waits(&evicted);
         true
     }
 
@@ -172,14 +172,14 @@ impl<T> MemoryStore<T> {
     }
 
     /// Evicts the operation without an owner that expires soonest, if permitted.
-    fn evict_nobodys(&self, now: Tick) -> bool {
+    fn evict_unowned(&self, now: Tick) -> bool {
         loop {
-            let next_of = |index: usize| Some((self.lock(index).nobodys_next()?, index));
+            let next_of = |index: usize| Some((self.lock(index).unowned_next()?, index));
             let Some((next, index)) = (0..SHARDS).filter_map(next_of).min() else {
                 return false;
             };
             let mut shard = self.lock(index);
-            if shard.nobodys_next() != Some(next) {
+            if shard.unowned_next() != Some(next) {
                 continue; // the operation has been removed since
             }
             let (_, slot) = next;

@@ -74,7 +74,7 @@ impl ExpiryQueue {
     }
 
     /// Returns the earliest expiry of operations without an owner, and its slot.
-    pub(super) fn nobodys<E: ListEntry>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
+    pub(super) fn unowned<E: ListEntry>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
         self.lines[0].first(entries)
     }
 

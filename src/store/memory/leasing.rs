@@ -52,7 +52,7 @@ impl<T: Payload> MemoryStore<T> {
                     entry.change(|record| record.reclaim(&lease.node))
                 })?;
                 if let Written::Done(record) = write {
-                    self.recall(&id, holder.as_ref());
+                    self.notify_holder(&id, holder.as_ref());
                     taken.push(Reclaimed { record, request });
                 }
             }
@@ -107,7 +107,7 @@ impl<T: Payload> Lease for MemoryStore<T> {
             change
         })?;
         if let Written::Done(_) = &write {
-            self.recall(&held.id, holder.as_ref());
+            self.notify_holder(&held.id, holder.as_ref());
         }
         Ok(write)
     }

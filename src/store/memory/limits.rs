@@ -164,7 +164,7 @@ impl Usage {
     }
 
     /// Returns the operations and bytes without an owner.
-    pub(super) fn nobodys(&self) -> OwnerUsage {
+    pub(super) fn unowned(&self) -> OwnerUsage {
         OwnerUsage {
             operations: self.operations().saturating_sub(self.ledger.operations()),
             bytes: self.bytes().saturating_sub(self.ledger.bytes()),

@@ -54,7 +54,7 @@ impl<T: Payload> MemoryStore<T> {
     }
 
     /// Lists the operations without an owner, by visiting every operation.
-    async fn list_nobodys(&self, before: u64, query: &ListQuery) -> Numbered<T> {
+    async fn list_unowned(&self, before: u64, query: &ListQuery) -> Numbered<T> {
         let now = self.now().tick;
         let wanted = query.limit.saturating_add(1);
         let (mut found, mut looked_at) = (Vec::new(), 0);
@@ -91,7 +91,7 @@ impl<T: Payload> List for MemoryStore<T> {
         };
         let mut found = match &query.owner {
             Some(owner) => self.list_of(owner, before, query).await,
-            None => self.list_nobodys(before, query).await,
+            None => self.list_unowned(before, query).await,
         };
         let on_page = self.on_page(&found, query);
         let more = found.len() > on_page;

@@ -249,7 +249,7 @@ impl<T> MemoryStore<T> {
     }
 
     /// Ends the waits and the keys of operations that were removed.
-    fn let_go(&self, entries: &[OperationEntry<T>]) {
+    fn end_waits(&self, entries: &[OperationEntry<T>]) {
         for entry in entries {
             entry.wake();
             let Some(name) = entry.key() else { continue };
@@ -281,7 +281,7 @@ impl<T> MemoryStore<T> {
         for entry in entries {
             self.shared.room.free(entry.weight.bytes());
         }
-        self.let_go(entries);
+        self.end_waits(entries);
     }
 
     fn now(&self) -> CurrentTime {

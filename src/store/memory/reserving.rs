@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     MemoryStore,
-    eviction::WantedRoom,
+    eviction::NeededRoom,
     keyring::Keyed,
     keys::{KeyEntry, StoredKeyring},
     shard::Tick,
@@ -45,7 +45,7 @@ impl<T: Payload> IdempotencyKeys for MemoryStore<T> {
         let entry = KeyEntry::reserved(key, token, now.plus(term));
         let (room, weight) = (&self.shared.room, entry.weight());
         let has_room = || room.take_bytes(&self.limits, weight);
-        let wanted = WantedRoom {
+        let wanted = NeededRoom {
             owner: key.owner.as_ref(),
             weight,
         };

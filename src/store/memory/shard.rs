@@ -149,8 +149,8 @@ impl<T> Shard<T> {
     }
 
     /// Returns the earliest expiry of operations without an owner, and its slot.
-    pub(super) fn nobodys_next(&self) -> Option<(Tick, Slot)> {
-        self.expiring.nobodys(&self.entries)
+    pub(super) fn unowned_next(&self) -> Option<(Tick, Slot)> {
+        self.expiring.unowned(&self.entries)
     }
 
     /// Removes the operation in this slot.

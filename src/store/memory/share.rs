@@ -1,6 +1,6 @@
 //! The share of the store that one owner may use, so that none shuts the others out.
 
-use super::{MemoryStore, eviction::WantedRoom, limits::Limits};
+use super::{MemoryStore, eviction::NeededRoom, limits::Limits};
 
 /// The limits of one owner.
 #[derive(Debug, Clone, Copy)]
@@ -58,17 +58,17 @@ impl<T> Limits<T> {
 impl<T> MemoryStore<T> {
     /// Returns the usage of the owner. Entries without an owner have one only if owners are
     /// known.
-    pub(super) fn used_share(&self, wanted: WantedRoom<'_>) -> Option<OwnerUsage> {
+    pub(super) fn used_share(&self, wanted: NeededRoom<'_>) -> Option<OwnerUsage> {
         let room = &self.shared.room;
         match wanted.owner {
             Some(owner) => Some(room.ledger.used(owner)),
-            None => room.knows_owners().then(|| room.nobodys()),
+            None => room.knows_owners().then(|| room.unowned()),
         }
     }
 
     /// Returns whether the owner's share has room for a key. The room for the key is already
     /// reserved in the whole store, where it counts as bytes without an owner.
-    pub(super) fn has_bytes_in_share(&self, wanted: WantedRoom<'_>) -> bool {
+    pub(super) fn has_bytes_in_share(&self, wanted: NeededRoom<'_>) -> bool {
         let taken = match wanted.owner {
             Some(_) => wanted.weight,
             None => 0,
@@ -79,14 +79,14 @@ impl<T> MemoryStore<T> {
 
     /// Returns whether the share of entries without an owner has room for an operation.
     /// `is_taken` tells whether its room in the whole store is already reserved.
-    pub(super) fn has_nobodys_share(&self, weight: usize, is_taken: bool) -> bool {
+    pub(super) fn has_unowned_share(&self, weight: usize, is_taken: bool) -> bool {
         let room = &self.shared.room;
         if !room.knows_owners() {
             return true;
         }
         let used = match is_taken {
-            true => room.nobodys().without(weight),
-            false => room.nobodys(),
+            true => room.unowned().without(weight),
+            false => room.unowned(),
         };
         self.limits.share().has(used, weight)
     }

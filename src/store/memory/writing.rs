@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     CurrentTime, MemoryStore,
-    eviction::WantedRoom,
+    eviction::NeededRoom,
     keyring::Keyed,
     keys::KeyEntry,
     ledger::EntryLocation,
@@ -70,11 +70,11 @@ impl<T: Payload> MemoryStore<T> {
                 false => Created::IdTaken,
             });
         }
-        let wanted = WantedRoom {
+        let wanted = NeededRoom {
             owner: new.owner.as_ref(),
             weight: weight.bytes() + of_key,
         };
-        if new.owner.is_none() && !self.has_nobodys_share(wanted.weight, has_room) {
+        if new.owner.is_none() && !self.has_unowned_share(wanted.weight, has_room) {
             return Err(StoreError::FullForOwner);
         }
         if !has_room {
@@ -199,7 +199,7 @@ impl<T: Payload> MemoryStore<T> {
     }
 
     /// Notifies the node that held the operation.
-    pub(super) fn recall(&self, id: &OperationId, node: Option<&NodeId>) {
+    pub(super) fn notify_holder(&self, id: &OperationId, node: Option<&NodeId>) {
         if let Some(node) = node {
             self.shared.mailboxes.send(node, id.clone());
         }
@@ -221,7 +221,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
         let of_request = new.request.as_ref().map_or(0, bytes::Bytes::len);
         let of_operation = self.limits.weigh(&record, of_request);
         let weight = of_operation.bytes() + of_key;
-        let wanted = WantedRoom {
+        let wanted = NeededRoom {
             owner: new.owner.as_ref(),
             weight,
         };
@@ -290,7 +290,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
             entry.change(|record| record.force_finish(version, outcome, now.wall, ttl))
         })?;
         if let Written::Done(record) = &write {
-            self.recall(id, record.node());
+            self.notify_holder(id, record.node());
         }
         Ok(write)
     }

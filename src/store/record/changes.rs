@@ -148,12 +148,12 @@ impl<T> Record<T> {
     /// Moves the current version into the history. The version is not stored if this change
     /// and all changes before it are determined by the times of the operation.
     fn next_version(&mut self, leaves_time: bool) {
-        if !(leaves_time && self.history.is_told()) {
+        if !(leaves_time && self.history.is_implied_by_times()) {
             let metadata = self.operation.metadata();
             let (at, progress) = (metadata.updated_at(), metadata.progress().cloned());
             let past = PastVersion::new(self.operation.state(), at, progress);
             let history = std::mem::take(&mut self.history);
-            self.history = history.and(past, || self.told_by_times());
+            self.history = history.and(past, || self.history_from_times());
         }
         self.version = self.version.map(Version::next);
     }

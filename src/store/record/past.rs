@@ -13,11 +13,11 @@ impl<T> Record<T> {
     /// version before the current one.
     #[must_use]
     pub fn history(&self) -> Cow<'_, [PastVersion]> {
-        self.history.past(|| self.told_by_times())
+        self.history.past(|| self.history_from_times())
     }
 
     /// Returns the history of an operation that has only started and ended.
-    pub(super) fn told_by_times(&self) -> Vec<PastVersion> {
+    pub(super) fn history_from_times(&self) -> Vec<PastVersion> {
         let (state, metadata) = (self.operation.state(), self.operation.metadata());
         let pending = (state != State::Pending)
             .then(|| PastVersion::new(State::Pending, metadata.created_at(), None));

@@ -13,24 +13,24 @@ from azure.mgmt.core import ARMPipelineClient
 from azure.mgmt.core.polling.arm_polling import ARMPolling
 
 
-class Hurried(RequestsTransport):
-    """Notes how long it is asked to sleep, and sleeps a fiftieth of it.
+class FastTransport(RequestsTransport):
+    """A transport that records each requested pause, and sleeps a fiftieth of it.
 
-    ARM demands a Retry-After of ten seconds at least. How a transport sleeps is
+    ARM demands a Retry-After of at least ten seconds. How a transport sleeps is
     left to its implementer, so the poller itself is untouched.
     """
 
     def __init__(self):
         super().__init__()
-        self.asked = []
+        self.pauses = []
 
     def sleep(self, duration):
-        self.asked.append(duration)
+        self.pauses.append(duration)
         time.sleep(duration / 50)
 
 
 def connect(base):
-    transport = Hurried()
+    transport = FastTransport()
     client = ARMPipelineClient(
         base,
         transport=transport,
@@ -45,7 +45,7 @@ def connect(base):
 
 
 def begin(client, order, **options):
-    """A poller for the report, and the list its polls are added to."""
+    """Returns a poller for the report, and the list of its polls."""
     request = HttpRequest("POST", client.format_url("/reports"), json=order)
     accepted = client.send_request(request, _return_pipeline_response=True)
     response = accepted.http_response
@@ -67,7 +67,7 @@ def success(base):
     assert before.json()["status"] not in ("Succeeded", "Failed", "Canceled"), before.text()
     assert monitor.json()["status"] == "Succeeded", monitor.text()
     assert location.request.url != monitor.request.url
-    assert transport.asked and min(transport.asked) >= 10, transport.asked
+    assert transport.pauses and min(transport.pauses) >= 10, transport.pauses
 
 
 def properties(base):
@@ -85,7 +85,7 @@ def location(base):
     assert poller.result() == {"title": "Q3", "pages": 5}
     assert [poll.status_code for poll in polls] == [202] * (len(polls) - 1) + [200]
     assert len(polls) >= 3, polls
-    assert min(transport.asked) >= 10, transport.asked
+    assert min(transport.pauses) >= 10, transport.pauses
 
 
 def failure(base):
@@ -124,7 +124,7 @@ def cancel(base):
         raise AssertionError(poller.result())
     except HttpResponseError as error:
         assert poller.status() == "Canceled", poller.status()
-        # ARM wants an error with whatever did not succeed.
+        # ARM requires an error for every operation that did not succeed.
         assert error.error.code and error.error.message, error
 
 

@@ -10,7 +10,7 @@ from azure.core.rest import HttpRequest
 
 
 def connect(base, decoding=(policies.ContentDecodePolicy(),)):
-    # The policies of a generated client, as far as they touch the wire. The
+    # The policies of a generated client that affect the wire. The
     # poller itself needs the request id.
     return PipelineClient(
         base,
@@ -27,7 +27,7 @@ def connect(base, decoding=(policies.ContentDecodePolicy(),)):
 
 
 def begin(client, order, read):
-    """A poller for the report, and the list its polls are added to."""
+    """Returns a poller for the report, and the list of its polls."""
     request = HttpRequest("POST", client.format_url("/reports"), json=order)
     accepted = client.send_request(request, _return_pipeline_response=True)
     response = accepted.http_response
@@ -60,7 +60,7 @@ def slow(base):
     *earlier, last = polls
     for poll in earlier:
         assert poll.json()["status"] in ("NotStarted", "Running"), poll.text()
-        # Without it the poller would fall back to its own interval.
+        # Without the header the poller would use its own interval.
         assert int(poll.headers["retry-after"]) >= 1
     assert "retry-after" not in last.headers
 
@@ -95,7 +95,7 @@ def cancel(base):
 def binary(base):
     """a report that is no JSON is fetched from where the monitor points"""
     order = server.QUICK | {"format": "pdf", "bytes": 1000}
-    # The policy that decodes refuses whatever is neither JSON, XML nor text.
+    # The decoding policy refuses bodies other than JSON, XML and text.
     client = connect(base, decoding=())
     poller, polls = begin(client, order, lambda last: last.http_response)
     pdf = poller.result()
@@ -115,9 +115,9 @@ def once(base):
         )
         return client.send_request(request)
 
-    first, again = post("Q3"), post("Q3")
-    assert first.status_code == again.status_code == 202, (first, again)
-    monitors = {answer.headers["operation-location"] for answer in (first, again)}
+    first, repeated = post("Q3"), post("Q3")
+    assert first.status_code == repeated.status_code == 202, (first, repeated)
+    monitors = {answer.headers["operation-location"] for answer in (first, repeated)}
     assert monitors == {base + "/operations/report-7"}, monitors
     assert post("Q4").status_code == 400
 

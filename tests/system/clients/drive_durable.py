@@ -8,12 +8,12 @@ import logging
 import server
 from azure.durable_functions import DurableOrchestrationClient, OrchestrationRuntimeStatus
 
-UNDER_WAY = (OrchestrationRuntimeStatus.Pending, OrchestrationRuntimeStatus.Running)
+LIVE = (OrchestrationRuntimeStatus.Pending, OrchestrationRuntimeStatus.Running)
 
 
 def connect(base):
-    # The Functions host gives an app this binding; all that matters here is
-    # where the instances are.
+    # The Functions host gives an app this binding, of which only the URL of the instances
+    # matters here.
     binding = {
         "taskHubName": "drive",
         "creationUrls": {},
@@ -24,7 +24,7 @@ def connect(base):
 
 
 async def completion(client, instance):
-    """What an app would hand on to its own caller."""
+    """Returns the answer that an app would send to its own caller."""
     return await client.wait_for_completion_or_create_check_status_response(
         None, instance, timeout_in_milliseconds=60_000, retry_interval_in_milliseconds=100
     )
@@ -44,10 +44,10 @@ async def slow(base):
     client = connect(base)
     instance = await client.start_new("report", client_input=server.SLOW)
     polls = []
-    while not polls or polls[-1].runtime_status in UNDER_WAY:
+    while not polls or polls[-1].runtime_status in LIVE:
         await asyncio.sleep(0.1)
         polls.append(await client.get_status(instance))
-        # A status without its creation is one of no instance.
+        # A status without a time of creation belongs to no instance.
         assert polls[-1], polls[-1].to_json()
     last = polls[-1]
     assert len(polls) >= 3, polls
@@ -79,11 +79,11 @@ async def cancel(base):
     answer = await completion(client, instance)
     status = json.loads(answer.get_body())
     assert status["runtimeStatus"] in ("Terminated", "Canceled"), status
-    # What is at its end already is gone, which the client takes for good.
+    # The client accepts that an ended instance is gone.
     await client.terminate(instance, "twice")
 
 
-async def purged(base):
+async def purge(base):
     """a report that was purged is of no instance any more"""
     client = connect(base)
     instance = await client.start_new("report", client_input=server.QUICK)
@@ -93,7 +93,7 @@ async def purged(base):
     assert (await client.purge_instance_history(instance)).instances_deleted == 0
 
 
-async def listed(base):
+async def list_instances(base):
     """the instances are listed"""
     client = connect(base)
     instance = await client.start_new("report", client_input=server.QUICK)
@@ -102,7 +102,7 @@ async def listed(base):
 
 
 def in_turn(runner, check):
-    """`check` as a plain function. The client's connections belong to one loop."""
+    """Returns `check` as a plain function, since the client's connections belong to one loop."""
 
     @functools.wraps(check)
     def checked(base):
@@ -112,8 +112,8 @@ def in_turn(runner, check):
 
 
 if __name__ == "__main__":
-    # The client has no way to close its connections, of which asyncio complains.
+    # asyncio warns about connections that the client cannot close.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     with asyncio.Runner() as loop:
-        checks = (success, slow, failure, cancel, purged, listed)
+        checks = (success, slow, failure, cancel, purge, list_instances)
         server.run("durable", *(in_turn(loop, check) for check in checks))

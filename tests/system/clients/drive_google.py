@@ -10,12 +10,12 @@ from google.auth.credentials import AnonymousCredentials
 from google.longrunning import operations_pb2
 from google.protobuf import json_format
 
-# Not for its name alone: a type that no module has brought in is none that the
-# client can read in an Any.
+# The import also registers the type: the client can decode an Any only if a module has
+# imported its type.
 from google.protobuf.struct_pb2 import Struct
 
-# Where the operations are. A generated client brings this along for its own
-# service; without it, names would need something before `operations/`.
+# The paths of the operations. A generated client has them for its own service; without
+# them, names would need a prefix before `operations/`.
 OPERATIONS = "google.longrunning.Operations."
 HTTP = {
     OPERATIONS + "GetOperation": [{"method": "get", "uri": "/v1/{name=operations/**}"}],
@@ -28,7 +28,7 @@ HTTP = {
 
 
 def connect(base):
-    # The scheme has to be in `host`: this transport forgets its `url_scheme`.
+    # The scheme has to be in `host`, because this transport ignores its `url_scheme`.
     transport = OperationsRestTransport(
         host=base, credentials=AnonymousCredentials(), http_options=HTTP
     )
@@ -36,13 +36,13 @@ def connect(base):
 
 
 def begin(base, order):
-    """The future of the report, read as strictly as a generated client reads it."""
+    """Returns the future of the report, parsed as strictly as by a generated client."""
     answer = requests.post(f"{base}/reports", json=order, timeout=10)
     assert answer.status_code == 200, answer.status_code
     started = json_format.Parse(answer.text, operations_pb2.Operation())
     assert started.name.startswith("operations/"), started
-    often = retry.Retry(predicate=POLLING_PREDICATE, initial=0.1, multiplier=1, timeout=60)
-    return from_gapic(started, connect(base), Struct, metadata_type=Struct, polling=often)
+    polling = retry.Retry(predicate=POLLING_PREDICATE, initial=0.1, multiplier=1, timeout=60)
+    return from_gapic(started, connect(base), Struct, metadata_type=Struct, polling=polling)
 
 
 def success(base):
@@ -55,12 +55,12 @@ def slow(base):
     """a slow report is polled until it is done"""
     operation = begin(base, server.SLOW)
     assert operation.running()
-    # This fails if there is no metadata, or if it is no Struct.
+    # The assertion fails without metadata, or if the metadata is not a Struct.
     assert isinstance(operation.metadata, Struct), operation.operation
     assert operation.result()["pages"] == 5
     assert operation.done() and not operation.cancelled()
-    again = connect(base).get_operation(operation.operation.name)
-    assert again.done and again.HasField("response"), again
+    fetched = connect(base).get_operation(operation.operation.name)
+    assert fetched.done and fetched.HasField("response"), fetched
 
 
 def failure(base):
@@ -88,7 +88,7 @@ def cancel(base):
     assert not operation.cancel(), "what is done cannot be canceled"
 
 
-def listed(base):
+def list_operations(base):
     """the reports are listed, page by page"""
     begun = {begin(base, server.QUICK).operation.name for _ in range(3)}
     pages = connect(base).list_operations("operations", "", page_size=2).pages
@@ -97,7 +97,7 @@ def listed(base):
     assert begun <= set(sum(names, [])), names
 
 
-def forgotten(base):
+def delete(base):
     """a report that was deleted is not found"""
     operation = begin(base, server.QUICK)
     operation.result()
@@ -106,11 +106,11 @@ def forgotten(base):
     try:
         raise AssertionError(client.get_operation(name))
     except exceptions.NotFound as error:
-        # The client finds its text in an `error` alone.
+        # The client reads the text only from an `error`.
         assert "unknown error" not in error.message, error
 
 
 if __name__ == "__main__":
     server.run(
-        "google", success, slow, failure, cancel, listed, forgotten, flags=["--list"]
+        "google", success, slow, failure, cancel, list_operations, delete, flags=["--list"]
     )

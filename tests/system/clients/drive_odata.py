@@ -1,7 +1,7 @@
-"""azure-core polls the `odata` dialect, of which it knows the `Location` alone.
+"""azure-core polls the `odata` dialect, of which it supports only the `Location`.
 
-No library for OData on PyPI polls a status monitor; this is the client that
-comes nearest. AsyncResult means nothing to it.
+No library for OData on PyPI polls a status monitor; azure-core is the closest
+client. It ignores AsyncResult.
 """
 
 import server
@@ -26,7 +26,7 @@ def connect(base):
 
 
 def begin(client, order):
-    """A poller for the report, and the list its polls are added to."""
+    """Returns a poller for the report, and the list of its polls."""
     request = HttpRequest(
         "POST",
         client.format_url("/reports"),

@@ -11,15 +11,15 @@ from ogc_api_processes_client.api_client_wrapper import ApiClientWrapper
 from ogc_api_processes_client.exceptions import NotFoundException, UnprocessableEntityException
 from ogc_api_processes_client.models import StatusCode
 
-UNDER_WAY = (StatusCode.ACCEPTED, StatusCode.RUNNING)
+LIVE = (StatusCode.ACCEPTED, StatusCode.RUNNING)
 RELATIONS = "http://www.opengis.net/def/rel/ogc/1.0/"
 TYPES = "http://www.opengis.net/def/exceptions/ogcapi-processes-1/1.0/"
 
 
 def begin(base, order):
-    """The client, and the job that it started."""
+    """Returns a client, and the job that the client has started."""
     client = ApiClientWrapper(configuration=Configuration(host=base))
-    # The typed call cannot say "a string": its models take one for bytes, too.
+    # The typed call cannot send a string, because its models may treat one as bytes.
     job = client.execute_simple(
         "report", {"inputs": order}, _headers={"Prefer": "respond-async"}
     )
@@ -27,25 +27,25 @@ def begin(base, order):
 
 
 def finished(client, job):
-    """The job at its end, and how often it was asked for."""
+    """Returns the job at its end, and the number of polls."""
     polls = 0
     while True:
-        # A status that is no statusInfo of OGC is an exception here.
+        # The client raises an exception for a status that is not a statusInfo of OGC.
         info = client.get_status(job)
         polls += 1
-        if info.status not in UNDER_WAY:
+        if info.status not in LIVE:
             return info, polls
         time.sleep(0.1)
 
 
 def results(client, job):
-    # Without the models, which read no string and no whole number.
+    # The models are not used, because they read neither strings nor integers.
     answer = ResultApi(client.api_client).get_result_without_preload_content(job)
     assert answer.status == 200, answer.status
     return json.loads(answer.read())
 
 
-def beginning(base):
+def landing_page(base):
     """what a client begins with leads to the process and to the jobs"""
     links = {link["rel"]: link["href"] for link in requests.get(base, timeout=10).json()["links"]}
     found = requests.get(base + links[RELATIONS + "processes"], timeout=10).json()
@@ -103,7 +103,7 @@ def cancel(base):
     assert client.get_status(job).status == StatusCode.DISMISSED
 
 
-def removed(base):
+def dismiss_finished(base):
     """a report that was dismissed once it was done is not found"""
     client, job = begin(base, server.QUICK)
     finished(client, job)
@@ -114,7 +114,7 @@ def removed(base):
         assert error.data.type == TYPES + "no-such-job", error
 
 
-def listed(base):
+def list_jobs(base):
     """the jobs are listed"""
     client, job = begin(base, server.QUICK)
     finished(client, job)
@@ -122,4 +122,5 @@ def listed(base):
 
 
 if __name__ == "__main__":
-    server.run("ogc", beginning, success, slow, failure, cancel, removed, listed, flags=["--list"])
+    checks = (landing_page, success, slow, failure, cancel, dismiss_finished, list_jobs)
+    server.run("ogc", *checks, flags=["--list"])

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Has the client libraries of the standards, unchanged, poll the example server.
+# Runs unchanged client libraries of the standards against the example server.
 #
 #   bash tests/system/clients/run.sh [--server PATH] [DRIVE...]
 #
-# PATH is the program built from examples/server, by default the one that cargo
-# has left in its target folder. A DRIVE is the name of a dialect; without any,
-# all are driven. It needs Python 3.11 or newer, its venv, and PyPI: what is
-# installed goes to a temporary folder, and with it at the end.
+# PATH is the program built from examples/server, by default the one in the target
+# folder of cargo. A DRIVE is the name of a dialect; the default is all drives. The
+# script needs Python 3.11 or newer, its venv, and PyPI. The packages are installed
+# into a temporary folder, which is removed at the end.
 set -euo pipefail
 
 fail() {
@@ -36,7 +36,7 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 python3 -c 'import venv, ensurepip' 2>/dev/null \
   || fail "Python's venv is missing; install the Debian package python3-venv"
 
-# The client for FHIR is as large as all others together, and more.
+# The client for FHIR is larger than all others together, so it is installed on demand.
 requirements=requirements.txt
 for drive in "${drives[@]}"; do
   case "$drive" in *drive_fhir.py) requirements=requirements-fhir.txt ;; esac
@@ -48,7 +48,7 @@ echo "installing into $folder what is in tests/system/clients/$requirements:"
 sed -n 's/^\([A-Za-z0-9._-]*==[^ ]*\)  *# \(.*\)$/  \1: \2/p' "$here/requirements.txt"
 [ "$requirements" = requirements.txt ] || sed -n 's/^smart-fetch==.*/  &: drive_fhir.py/p' "$here/$requirements"
 python3 -m venv "$folder" || fail "the venv could not be made in $folder"
-# Only what is built already: building grpcio would take longer than all else.
+# Only binary packages, because building grpcio would take longer than everything else.
 "$folder/bin/python" -m pip install --quiet --no-input --disable-pip-version-check \
   --only-binary :all: --requirement "$here/$requirements" \
   || fail "the packages of tests/system/clients/$requirements could not be installed from PyPI"

@@ -1,4 +1,4 @@
-"""Starts the example server for a drive, and stops it again.
+"""Starts and stops the example server for a drive.
 
 A drive is run as `python drive_azure.py --server PATH`, where PATH is the
 program built from examples/server.
@@ -10,42 +10,42 @@ import os
 import signal
 import subprocess
 
-# In seconds. A client that polls for ever is a failure like any other.
-LONGEST = 120
+# The time-out of a drive in seconds, for clients that poll for ever.
+TIMEOUT = 120
 
-# The body of every order. Five pages of 200 ms each take a second.
+# The bodies of orders. Five pages of 200 ms each take a second.
 QUICK = {"title": "Q3"}
 SLOW = {"title": "Q3", "pages": 5, "page_ms": 200}
 ENDLESS = {"title": "Q3", "pages": 600, "page_ms": 100}
 PROBLEM = {"title": "Q3", "outcome": "problem"}
 
-# What the server's inner service answers to PROBLEM.
+# The answer of the server's inner service to PROBLEM.
 CODE = "InvalidInput"
 TEXT = "page 3 has no data"
 
 
 @contextlib.contextmanager
-def serving(dialect, *flags):
-    """The URL of a server that speaks `dialect`, for as long as the block lasts."""
-    signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(LONGEST)
-    # The server is on this machine, whatever proxy the environment names.
+def serve(dialect, *flags):
+    """Yields the URL of a server with this dialect, which stops at the end of the block."""
+    signal.signal(signal.SIGALRM, time_out)
+    signal.alarm(TIMEOUT)
+    # The server is local, so no proxy may be used.
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
     command = [
         program(),
         *("--listen", "127.0.0.1:0"),
         *("--dialect", dialect),
-        # What a drive has left running is not worth waiting for.
+        # Operations that a drive has left running need no long drain.
         *("--drain", "1"),
         *flags,
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            said = process.stdout.readline().strip()
+            line = process.stdout.readline().strip()
             greeting = "listening on "
-            if not said.startswith(greeting):
-                raise SystemExit(f"{' '.join(command)} did not start: {said!r}")
-            yield said.removeprefix(greeting)
+            if not line.startswith(greeting):
+                raise SystemExit(f"{' '.join(command)} did not start: {line!r}")
+            yield line.removeprefix(greeting)
         finally:
             process.terminate()
             try:
@@ -57,8 +57,8 @@ def serving(dialect, *flags):
                 signal.alarm(0)
 
 
-def too_long(*_):
-    raise TimeoutError(f"the drive was not done after {LONGEST} seconds")
+def time_out(*_):
+    raise TimeoutError(f"the drive was not done after {TIMEOUT} seconds")
 
 
 def program():
@@ -73,8 +73,8 @@ def program():
 
 
 def run(dialect, *checks, flags=()):
-    """Runs every check with the URL of one server, and says which it was."""
-    with serving(dialect, *flags) as base:
+    """Runs every check with the URL of one server, and prints its description."""
+    with serve(dialect, *flags) as base:
         for check in checks:
             check(base)
             print(f"{dialect}: {check.__doc__}", flush=True)

@@ -1,28 +1,26 @@
-//! Processes that die, a database that dies, and clients that keep account of
-//! what they were told.
+//! Chaos tests: processes and databases that are killed, and clients that log every answer.
 //!
-//! Several `server` examples share a store, or hand what they accept to `workers` examples. Customers post, poll, wait, cancel,
-//! read results and repeat keys, at any node, the same key at two nodes at the
-//! same moment, and for two tenants; they choose ids, cancel, have forgotten, and choose
-//! the same ids again; they wait for posts to be answered, and list what is theirs. Some
-//! results are more than the store takes. Meanwhile nodes are killed, drained while
-//! customers hold on to them, or stopped past their lease and continued, operations are
-//! damaged in the store, and the database is restarted and killed. Then all is healed,
-//! everything accepted is polled until it has ended, and the checker judges what
-//! the customers saw.
+//! Several `server` examples share a store, or dispatch accepted requests to `workers`
+//! examples. Customers post, poll, wait, cancel, read results and repeat keys at any node.
+//! They use the same key at two nodes at the same moment, and for two tenants. They choose
+//! ids, cancel and delete their operations, and reuse the ids. They wait for the answers of
+//! posts, and list their operations. Some results are larger than the store accepts.
+//! Meanwhile nodes are killed, drained with held requests, or suspended past their lease,
+//! operations are damaged in the store, and the database is restarted and killed. Then all
+//! faults are healed, each accepted operation is polled until it has ended, and the checker
+//! judges the answers to the customers.
 //!
 //! ```not_rust
 //! cargo test -p system-tests --test chaos                             short
 //! CHAOS_OPERATIONS=20000 cargo test -p system-tests --test chaos -- --nocapture
-//! CHAOS_CUSTOMERS=96 …                                               sooner, if it can
-//! CHAOS_SEED=7 cargo test -p system-tests --test chaos postgres       as it was
-//! CHAOS_LOG=chaos.log cargo test -p system-tests --test chaos redis   what was seen
+//! CHAOS_CUSTOMERS=96 …                                               faster, if possible
+//! CHAOS_SEED=7 cargo test -p system-tests --test chaos postgres       the same again
+//! CHAOS_LOG=chaos.log cargo test -p system-tests --test chaos redis   with the log
 //! CHAOS_RESTARTS=50 cargo test -p system-tests --test chaos gone -- --nocapture
 //! ```
 //!
-//! The seed decides what is asked and what dies; when exactly is up to the
-//! machine. As with `tests/examples.rs`, `cargo test --test chaos` takes the
-//! example that is there.
+//! The seed determines the requests and the faults, but not their exact times.
+//! `cargo test -p system-tests --test chaos` uses the existing build of the example.
 
 mod chaos {
     pub(crate) mod client;
@@ -46,14 +44,14 @@ use chaos::{
     database::Database,
     nemesis::Faults,
     restarts::Restarts,
-    scenario::{LEASE, Plan, Scenario, operations, play},
+    scenario::{LEASE, Plan, Scenario, operations, run},
 };
 use tower_operations_conformance::checker::Violation;
 
-/// The harness itself, where nothing dies.
+/// Tests the harness without faults.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_where_nothing_dies() {
-    let played = play(Scenario {
+    let report = run(Scenario {
         name: "memory",
         nodes: 1,
         workers: 0,
@@ -63,13 +61,13 @@ async fn nothing_is_lost_where_nothing_dies() {
         lease: LEASE,
         plan: Plan::Faults(Faults::none),
     });
-    played.await.is_acquitted();
+    report.await.assert_good();
 }
 
-/// The harness itself, with a store that keeps nothing.
+/// Tests the harness with a store that loses its operations.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_dies_with_its_node_is_convicted() {
-    let played = play(Scenario {
+async fn a_store_lost_with_its_node_is_reported() {
+    let report = run(Scenario {
         name: "memory-killed",
         nodes: 1,
         workers: 0,
@@ -79,14 +77,14 @@ async fn a_store_that_dies_with_its_node_is_convicted() {
         lease: LEASE,
         plan: Plan::Faults(Faults::of_processes),
     });
-    let verdict = played.await.verdict;
+    let verdict = report.await.verdict;
     let is_loss = |violation: &Violation| matches!(violation, Violation::Lost { .. });
     assert!(verdict.violations.iter().any(is_loss), "{verdict}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_with_postgres() {
-    let played = play(Scenario {
+    let report = run(Scenario {
         name: "postgres",
         nodes: 3,
         workers: 0,
@@ -96,12 +94,12 @@ async fn nothing_is_lost_with_postgres() {
         lease: LEASE,
         plan: Plan::Faults(Faults::of_all),
     });
-    played.await.is_acquitted();
+    report.await.assert_good();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_with_redis() {
-    let played = play(Scenario {
+    let report = run(Scenario {
         name: "redis",
         nodes: 3,
         workers: 0,
@@ -111,23 +109,23 @@ async fn nothing_is_lost_with_redis() {
         lease: LEASE,
         plan: Plan::Faults(Faults::of_all),
     });
-    played.await.is_acquitted();
+    report.await.assert_good();
 }
 
-/// Fronts accept, and workers run what comes out of a queue of apalis; queue and store are
-/// in one database.
+/// Fronts accept requests, and workers run them from a queue of apalis. The queue and the
+/// store are in one database.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_between_fronts_and_workers_on_postgres() {
     let database = Database::postgres().await;
-    let played = play(through_a_queue("workers-postgres", database));
-    played.await.is_acquitted();
+    let report = run(through_a_queue("workers-postgres", database));
+    report.await.assert_good();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_between_fronts_and_workers_on_redis() {
     let database = Database::redis().await;
-    let played = play(through_a_queue("workers-redis", database));
-    played.await.is_acquitted();
+    let report = run(through_a_queue("workers-redis", database));
+    report.await.assert_good();
 }
 
 fn through_a_queue(name: &'static str, database: Database) -> Scenario {
@@ -143,36 +141,36 @@ fn through_a_queue(name: &'static str, database: Database) -> Scenario {
     }
 }
 
-/// The store is in the node: each kill ends both and interrupts every running operation.
-/// Enough operations are played that most of them succeed all the same.
+/// The store is in the node, so each kill interrupts every running operation. The number of
+/// operations is large enough that most of them succeed.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_with_redb() {
-    let played = play(Scenario {
+    let report = run(Scenario {
         operations: operations().max(600),
         ..on_a_file("redb", 1)
     });
-    played.await.is_acquitted();
+    report.await.assert_good();
 }
 
-/// The same; what was under way is run again.
+/// The store is in the node, and interrupted operations are rerun.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_with_redb_that_runs_again() {
-    let played = play(on_a_file("redb-rerun", 3));
-    played.await.is_acquitted();
+    let report = run(on_a_file("redb-rerun", 3));
+    report.await.assert_good();
 }
 
-/// A process that dies again and again before a lease of before can be over.
+/// A process is killed repeatedly before the leases of the previous process expire.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_waits_for_a_lease_whose_process_is_gone() {
+async fn leases_of_gone_processes_delay_no_operation() {
     for (name, attempts) in [("redb-restarts", 1), ("redb-restarts-rerun", 3)] {
         let restarts = Restarts::planned();
-        let played = play(Scenario {
+        let report = run(Scenario {
             lease: Duration::from_secs(30),
             plan: Plan::Restarts(restarts),
             operations: usize::MAX,
             ..on_a_file(name, attempts)
         });
-        played.await.is_acquitted();
+        report.await.assert_good();
     }
 }
 

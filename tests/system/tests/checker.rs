@@ -245,8 +245,8 @@ async fn delete_and_reuse(law: Option<Law>) -> Verdict {
 async fn an_undone_delete_is_reported() {
     let verdict = delete_and_reuse(None).await;
     assert!(verdict.is_good(), "{verdict}");
-    assert_eq!((verdict.counts.accepted, verdict.counts.forgotten), (2, 2));
+    assert_eq!((verdict.counts.accepted, verdict.counts.deleted), (2, 2));
     let verdict = delete_and_reuse(Some(Law::Deletion)).await;
-    let is_undone = |violation: &Violation| matches!(violation, Violation::ForgetUndone { .. });
+    let is_undone = |violation: &Violation| matches!(violation, Violation::DeleteUndone { .. });
     assert!(verdict.violations.iter().any(is_undone), "{verdict}");
 }

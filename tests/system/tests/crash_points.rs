@@ -1,16 +1,16 @@
-//! A server that dies at each named point in the life of an operation, and what is
-//! left then: a process on a file, killed from within, and started again.
+//! Crashes of a server at each named point in the life of an operation: a process on a file
+//! exits at the point, and is restarted.
 //!
-//! | it dies | its client has | with `fail` it ends as | with `rerun` it ends as |
+//! | point of the crash | answer to the client | end with `fail` | end with `rerun` |
 //! | --- | --- | --- | --- |
-//! | before it is created | no answer | is not there | is not there |
-//! | created, before the 202 | no answer | interrupted | succeeded |
+//! | before the operation is created | none | no operation | no operation |
+//! | after the create, before the 202 | none | interrupted | succeeded |
 //! | from the 202 to before the outcome is recorded | a 202 | interrupted | succeeded |
-//! | after that | a 202 | succeeded | succeeded |
-//! | taking it over, or setting it going again | a 202 | interrupted | succeeded |
+//! | after the outcome is recorded | a 202 | succeeded | succeeded |
+//! | reclaiming or rerunning the operation | a 202 | interrupted | succeeded |
 //!
-//! In each case the same request with the same key afterwards is answered with a 202
-//! and, where there was an operation, with that one.
+//! A repeated request with the same key is answered with a 202 in each case, and with the
+//! first operation if there is one.
 
 use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
@@ -30,16 +30,16 @@ enum Policy {
     Rerun,
 }
 
-/// What is to be true once a server has been started again.
+/// The expected state after the restart of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Verdict {
-    /// Whether the client may have had its 202: the answer goes out in another task.
+struct Expected {
+    /// Whether the client may have received its 202, which another task sends.
     accepted: bool,
-    /// How the operation ended; `None`: there is none.
+    /// The end of the operation; `None` if there is no operation.
     ended: Option<&'static str>,
 }
 
-fn verdict(point: &str, policy: Policy) -> Verdict {
+fn expected(point: &str, policy: Policy) -> Expected {
     let recovered = match policy {
         Policy::Fail => "urn:tower-operations:interrupted",
         Policy::Rerun => "succeeded",
@@ -51,18 +51,18 @@ fn verdict(point: &str, policy: Policy) -> Verdict {
         "accepted" | "ready" | "starting" | "started" | "calling" | "called" | "collected"
         | "reporting" | "reported" | "finishing" | "taking-over" | "taken-over"
         | "running-again" => (true, Some(recovered)),
-        other => panic!("{other} has no verdict"),
+        other => panic!("{other} has no expected state"),
     };
-    Verdict { accepted, ended }
+    Expected { accepted, ended }
 }
 
-/// A folder for one life, and how its servers are started.
-struct Life {
+/// A folder for the servers of one crash, and their settings.
+struct Fixture {
     folder: PathBuf,
     policy: Policy,
 }
 
-impl Life {
+impl Fixture {
     fn new(point: &str, policy: Policy) -> Self {
         let name = format!("crash-{}-{point}-{policy:?}", std::process::id());
         let folder = std::env::temp_dir().join(name);
@@ -71,11 +71,11 @@ impl Life {
     }
 
     async fn server(&self, crash_at: Option<&str>) -> Example {
-        self.begin(crash_at).await.unwrap()
+        self.try_server(crash_at).await.unwrap()
     }
 
-    /// The same; an error if it dies before it says where it listens.
-    async fn begin(&self, crash_at: Option<&str>) -> Result<Example, String> {
+    /// Starts a server. The error is the output of a server that exits before it listens.
+    async fn try_server(&self, crash_at: Option<&str>) -> Result<Example, String> {
         let store = format!("redb:{}", self.folder.join("operations.redb").display());
         let runs = self.runs().display().to_string();
         let interrupted = match self.policy {
@@ -105,8 +105,8 @@ impl Life {
         self.folder.join("runs.jsonl")
     }
 
-    /// The attempts that were begun of each operation.
-    fn begun(&self) -> Vec<(String, u64)> {
+    /// Returns the started attempts of each operation.
+    fn attempts(&self) -> Vec<(String, u64)> {
         let text = fs::read_to_string(self.runs()).unwrap_or_default();
         let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
         lines
@@ -119,7 +119,7 @@ impl Life {
     }
 }
 
-impl Drop for Life {
+impl Drop for Fixture {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
@@ -143,8 +143,8 @@ fn id(answer: &Answer) -> String {
     answer.json()["id"].as_str().unwrap().to_owned()
 }
 
-/// Every operation there is, once all have ended, with its state or its problem.
-async fn all_ended(server: &Example) -> Vec<(String, String)> {
+/// Waits until all operations have ended, and returns each with its state or its problem.
+async fn wait_until_all_ended(server: &Example) -> Vec<(String, String)> {
     let client = Client::new(server.url());
     let begun = Instant::now();
     loop {
@@ -165,26 +165,26 @@ async fn all_ended(server: &Example) -> Vec<(String, String)> {
     }
 }
 
-async fn dies_at(point: &str, policy: Policy) {
-    let life = Life::new(point, policy);
+async fn crash_at_point(point: &str, policy: Policy) {
+    let fixture = Fixture::new(point, policy);
     let is_of_recovery = matches!(point, "taking-over" | "taken-over" | "running-again");
     let answer = if is_of_recovery {
-        // There has to be something to recover.
-        let first = life.server(Some("calling")).await;
+        // Recovery needs an interrupted operation.
+        let first = fixture.server(Some("calling")).await;
         let answer = post(&first).await;
         assert!(!first.wait().await.status.success());
-        // Recovery looks at once, perhaps before the server listens.
-        match life.begin(Some(point)).await {
+        // Recovery begins at once, perhaps before the server listens.
+        match fixture.try_server(Some(point)).await {
             Ok(second) => assert!(
                 !second.wait().await.status.success(),
                 "{point} is never visited"
             ),
-            Err(said) => assert_eq!(said, "", "it dies of something else"),
+            Err(errors) => assert_eq!(errors, "", "the server fails for another reason"),
         }
-        // Whether the answer was out before it died is a race; it is told below.
+        // The answer races with the crash, so it is checked below.
         answer
     } else {
-        let first = life.server(Some(point)).await;
+        let first = fixture.server(Some(point)).await;
         let answer = post(&first).await;
         assert!(
             !first.wait().await.status.success(),
@@ -192,43 +192,47 @@ async fn dies_at(point: &str, policy: Policy) {
         );
         answer
     };
-    let verdict = verdict(point, policy);
-    if let (false, Some(answer)) = (verdict.accepted, &answer) {
+    let expected = expected(point, policy);
+    if let (false, Some(answer)) = (expected.accepted, &answer) {
         panic!("{point}: the client was answered with {answer:?}");
     }
 
-    let server = life.server(None).await;
-    let ended = all_ended(&server).await;
-    match (verdict.ended, &ended[..]) {
+    let server = fixture.server(None).await;
+    let ended = wait_until_all_ended(&server).await;
+    match (expected.ended, &ended[..]) {
         (None, []) => {}
         (Some(state), [(_, ended)]) => assert_eq!(ended, state, "{point} {policy:?}"),
-        (expected, found) => panic!("{point} {policy:?}: {found:?} instead of {expected:?}"),
+        (wanted, found) => panic!("{point} {policy:?}: {found:?} instead of {wanted:?}"),
     }
     if let Some(answer) = &answer {
         assert_eq!(id(answer), ended[0].0, "{point}: its 202 was lost");
     }
 
-    // Who was not answered, or does not know it, asks again.
-    let again = id(&post(&server).await.expect("it is alive"));
+    // A client without an answer repeats its request.
+    let repeated = id(&post(&server).await.expect("the server answers"));
     if let [(id, _)] = &ended[..] {
-        assert_eq!(again, *id, "{point}: the key was lost");
+        assert_eq!(repeated, *id, "{point}: the key was lost");
     }
-    all_ended(&server).await;
-    let begun = life.begun();
-    let once: BTreeSet<_> = begun.iter().collect();
-    assert_eq!(once.len(), begun.len(), "{point}: an attempt was run twice");
-    assert!(begun.iter().all(|(operation, _)| *operation == again));
+    wait_until_all_ended(&server).await;
+    let attempts = fixture.attempts();
+    let distinct: BTreeSet<_> = attempts.iter().collect();
+    assert_eq!(
+        distinct.len(),
+        attempts.len(),
+        "{point}: an attempt was run twice"
+    );
+    assert!(attempts.iter().all(|(operation, _)| *operation == repeated));
     server.signal("TERM").await;
     assert!(server.wait().await.status.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_the_point_nothing_is_lost_and_nothing_ends_twice() {
+async fn crashes_lose_no_operation_and_repeat_no_attempt() {
     for point in crash_points::ALL {
         for policy in [Policy::Fail, Policy::Rerun] {
-            // Nothing is set going again where everything fails.
+            // No operation is rerun with the policy `fail`.
             if (point, policy) != ("running-again", Policy::Fail) {
-                dies_at(point, policy).await;
+                crash_at_point(point, policy).await;
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The laws over stores whose every call may fail, before it has happened or after:
-//! whoever tries again as the traits say finds them kept.
+//! The laws for stores whose calls may fail before or after they take effect. A client that
+//! retries as the traits specify finds the laws kept.
 
 use std::{
     collections::HashSet,
@@ -24,16 +24,16 @@ use tower_operations_conformance as conformance;
 type Answer<T> = Result<T, StoreError>;
 type Found = Answer<Option<Arc<Record<RecordedResponse>>>>;
 
-/// An operation, and when it came to be.
+/// An operation and its time of creation.
 type Creation = (OperationId, Option<SystemTime>);
 
-/// A connection to a store that is lost now and then, and one who tries again.
+/// A client with an unreliable connection to a store, which retries its calls.
 #[derive(Clone)]
 struct Flaky<R> {
     inner: R,
     calls: Arc<AtomicU64>,
-    /// The operations whose creator knows that it is: the suite creates with one
-    /// token several times, which nobody else does.
+    /// The operations that were returned as new. The suite creates several times with one
+    /// token, which applications do not do.
     created: Arc<Mutex<HashSet<Creation>>>,
 }
 
@@ -46,17 +46,17 @@ impl<R> Flaky<R> {
         }
     }
 
-    /// Makes a call until its answer arrives. Of four calls one does not arrive, and
-    /// of one the answer does not.
-    async fn until_answered<T, F>(&self, call: impl Fn() -> F) -> Answer<T>
+    /// Retries a call until its answer arrives. One call of four is not delivered, and the
+    /// answer to another one of four is lost.
+    async fn retry<T, F>(&self, call: impl Fn() -> F) -> Answer<T>
     where
         F: Future<Output = Answer<T>>,
     {
-        self.tries(call).await.1
+        self.retry_noting_loss(call).await.1
     }
 
-    /// The same; says too whether an answer was lost before.
-    async fn tries<T, F>(&self, call: impl Fn() -> F) -> (bool, Answer<T>)
+    /// Retries a call, and also returns whether an earlier answer was lost.
+    async fn retry_noting_loss<T, F>(&self, call: impl Fn() -> F) -> (bool, Answer<T>)
     where
         F: Future<Output = Answer<T>>,
     {
@@ -83,22 +83,24 @@ impl<R: Store<Output = RecordedResponse>> Store for Flaky<R> {
     type Output = RecordedResponse;
 
     async fn get(&self, id: &OperationId) -> Found {
-        self.until_answered(|| self.inner.get(id)).await
+        self.retry(|| self.inner.get(id)).await
     }
 }
 
 impl<R: Repository<Output = RecordedResponse>> Repository for Flaky<R> {
     async fn create(&self, new: NewOperation) -> Answer<Created<RecordedResponse>> {
-        let (lost, created) = self.tries(|| self.inner.create(new.clone())).await;
+        let (lost, created) = self
+            .retry_noting_loss(|| self.inner.create(new.clone()))
+            .await;
         let is_first = |record: &Record<RecordedResponse>| {
             let created_at = record.operation().metadata().created_at();
             let mut created = self.created.lock().unwrap();
             created.insert((new.id.clone(), created_at))
         };
         Ok(match created? {
-            // Unless another, with the same token, took it for its own meanwhile.
+            // Another call with the same token may have returned the operation as new already.
             Created::New(record) if !is_first(&record) => Created::Existing(record),
-            // What an earlier try has made is known by its token.
+            // The token identifies an operation of an earlier try.
             Created::Existing(record)
                 if lost && record.token() == new.token && is_first(&record) =>
             {
@@ -113,10 +115,10 @@ impl<R: Repository<Output = RecordedResponse>> Repository for Flaky<R> {
         id: &OperationId,
         token: FencingToken,
     ) -> Answer<Written<RecordedResponse>> {
-        self.until_answered(|| self.inner.start(id, token)).await
+        self.retry(|| self.inner.start(id, token)).await
     }
 
-    /// One that is lost is not tried again: the next one brings what it said.
+    /// A lost report is not retried, because the next report supersedes it.
     async fn report(
         &self,
         id: &OperationId,
@@ -137,12 +139,11 @@ impl<R: Repository<Output = RecordedResponse>> Repository for Flaky<R> {
             self.inner
                 .finish(id, token, outcome.clone(), progress.clone())
         };
-        self.until_answered(finish).await
+        self.retry(finish).await
     }
 
-    // Asked for from outside, at a version: a second try cannot tell its own success
-    // from another's, so whoever asks reads again. Only what does not arrive is tried
-    // again here.
+    // A forced finish is conditional on a version, so a retry cannot tell its own success
+    // from that of another call. The caller reads the operation again instead.
     async fn force_finish(
         &self,
         id: &OperationId,
@@ -173,10 +174,10 @@ impl<R: Watch<Output = RecordedResponse>> Watch for Flaky<R> {
 
 impl<R: Lease<Output = RecordedResponse>> Lease for Flaky<R> {
     async fn renew(&self, lease: &LeaseConfig, held: &[LeaseHandle]) -> Answer<Vec<LeaseHandle>> {
-        self.until_answered(|| self.inner.renew(lease, held)).await
+        self.retry(|| self.inner.renew(lease, held)).await
     }
 
-    /// An answer that is lost leaves what was taken to lapse: it is not tried again.
+    /// A lost answer leaves the reclaimed leases to expire, so the call is not retried.
     async fn reclaim(
         &self,
         lease: &LeaseConfig,
@@ -185,7 +186,7 @@ impl<R: Lease<Output = RecordedResponse>> Lease for Flaky<R> {
         self.inner.reclaim(lease, limit).await
     }
 
-    /// Nor is this: whoever claims again cannot tell whose the first one was.
+    /// A claim is not retried, because a retry cannot tell whether the first claim was its own.
     async fn claim(
         &self,
         lease: &LeaseConfig,
@@ -195,7 +196,7 @@ impl<R: Lease<Output = RecordedResponse>> Lease for Flaky<R> {
     }
 
     async fn release(&self, held: &[LeaseHandle]) -> Answer<()> {
-        self.until_answered(|| self.inner.release(held)).await
+        self.retry(|| self.inner.release(held)).await
     }
 
     async fn revoked(&self, node: &NodeId, at_most: Duration) -> Answer<Vec<OperationId>> {
@@ -210,8 +211,7 @@ impl<R: IdempotencyKeys<Output = RecordedResponse>> IdempotencyKeys for Flaky<R>
         token: FencingToken,
         term: Duration,
     ) -> Answer<Reservation<RecordedResponse>> {
-        self.until_answered(|| self.inner.reserve(key, token, term))
-            .await
+        self.retry(|| self.inner.reserve(key, token, term)).await
     }
 
     async fn complete(
@@ -220,11 +220,11 @@ impl<R: IdempotencyKeys<Output = RecordedResponse>> IdempotencyKeys for Flaky<R>
         token: FencingToken,
         answer: RecordedResponse,
     ) -> Answer<bool> {
-        self.until_answered(|| self.inner.complete(key, token, answer.clone()))
+        self.retry(|| self.inner.complete(key, token, answer.clone()))
             .await
     }
 
-    /// Freed twice, it was free the second time.
+    /// A release is not retried, because the second release would find the key free.
     async fn release_reservation(&self, key: &IdempotencyKey, token: FencingToken) -> Answer<bool> {
         self.inner.release_reservation(key, token).await
     }
@@ -232,12 +232,12 @@ impl<R: IdempotencyKeys<Output = RecordedResponse>> IdempotencyKeys for Flaky<R>
 
 impl<R: List<Output = RecordedResponse>> List for Flaky<R> {
     async fn list(&self, query: &ListQuery) -> Answer<Page<RecordedResponse>> {
-        self.until_answered(|| self.inner.list(query)).await
+        self.retry(|| self.inner.list(query)).await
     }
 }
 
 impl<R: Purge<Output = RecordedResponse>> Purge for Flaky<R> {
-    /// What the first try removed is not there for the second to count.
+    /// A purge is not retried, because the second purge would not count the first one's rows.
     async fn purge(&self, limit: usize) -> Answer<usize> {
         self.inner.purge(limit).await
     }

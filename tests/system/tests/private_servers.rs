@@ -1,4 +1,4 @@
-//! The servers that other tests start for themselves, and what they outlive.
+//! The private servers of the tests, and their restarts.
 
 use std::{net::TcpStream, path::Path, process::Command};
 
@@ -9,7 +9,7 @@ fn listens(port: u16) -> bool {
 }
 
 #[tokio::test]
-async fn postgres_outlives_a_stop_and_a_kill_and_nobody_outlives_the_test() {
+async fn postgres_survives_stops_and_kills_and_ends_with_the_test() {
     let mut postgres = Postgres::with(&["max_connections=7"]).await;
     let url = postgres.url();
     let ask = |sql: &str| {
@@ -39,7 +39,7 @@ async fn postgres_outlives_a_stop_and_a_kill_and_nobody_outlives_the_test() {
 }
 
 #[tokio::test]
-async fn redis_outlives_a_stop_and_a_kill_and_nobody_outlives_the_test() {
+async fn redis_survives_stops_and_kills_and_ends_with_the_test() {
     let mut redis = Redis::start().await;
     let port = redis.port();
     let ask = |command: &[&str]| {
@@ -62,7 +62,7 @@ async fn redis_outlives_a_stop_and_a_kill_and_nobody_outlives_the_test() {
 }
 
 #[tokio::test]
-async fn there_may_be_several_at_a_time() {
+async fn several_servers_run_at_a_time() {
     let (first, second) = (Redis::start().await, Redis::start().await);
     assert_ne!(first.url(), second.url());
     let (first, second) = tokio::join!(Postgres::start(), Postgres::start());

@@ -66,7 +66,8 @@ pub enum CallRequest {
         operation: String,
     },
     /// Deletes an operation that has ended.
-    Forget {
+    #[serde(alias = "forget")]
+    Delete {
         /// The operation.
         operation: String,
     },
@@ -83,7 +84,7 @@ impl CallRequest {
             Self::Poll { operation, .. }
             | Self::Result { operation }
             | Self::Cancel { operation }
-            | Self::Forget { operation } => operation,
+            | Self::Delete { operation } => operation,
             Self::List => "list",
         }
     }
@@ -115,7 +116,8 @@ pub enum CallAnswer {
     /// The operation cannot be canceled: it has succeeded or failed (409).
     Finished,
     /// The operation is deleted (204).
-    Forgotten,
+    #[serde(alias = "forgotten")]
+    Deleted,
     /// The operations of the owner.
     Listed {
         /// The ids of the operations.
@@ -142,7 +144,7 @@ impl CallAnswer {
             | Self::Absent
             | Self::Finished
             | Self::Accepted { .. } => true,
-            Self::Forgotten | Self::Listed { .. } | Self::Refused { .. } | Self::Nothing => false,
+            Self::Deleted | Self::Listed { .. } | Self::Refused { .. } | Self::Nothing => false,
         }
     }
 }

@@ -102,7 +102,7 @@ impl Checker {
                     Some(State::Pending | State::Running) | None => {}
                 }
             }
-            counts.forgotten += usize::from(history.forgotten.is_some());
+            counts.deleted += usize::from(history.deleted.is_some());
         }
         let mut violations = self.found;
         violations.extend(self.operations.violations());
@@ -140,8 +140,8 @@ impl Checker {
             }
             CallRequest::Result { operation } => self.read(call, operation),
             CallRequest::Cancel { operation } => self.cancel(call, operation),
-            CallRequest::Forget { operation } => {
-                self.operations.of(operation).is_to_be_forgotten(call.begin);
+            CallRequest::Delete { operation } => {
+                self.operations.of(operation).is_to_be_deleted(call.begin);
                 self.read(call, operation);
             }
             CallRequest::List => {
@@ -192,7 +192,7 @@ impl Checker {
             CallAnswer::Result(result) => history.saw_result(result, call, operation),
             CallAnswer::Unfinished => history.saw_no_end(call.begin),
             CallAnswer::Absent => history.saw_nothing(call),
-            CallAnswer::Forgotten => history.is_forgotten(call.end),
+            CallAnswer::Deleted => history.is_deleted(call.end),
             CallAnswer::Accepted { .. }
             | CallAnswer::Listed { .. }
             | CallAnswer::Finished

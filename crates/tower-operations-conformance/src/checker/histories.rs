@@ -41,8 +41,8 @@ impl Histories {
     }
 
     /// Returns the time of the first request to delete the operation.
-    pub(super) fn forgetting(&self, operation: &str) -> Option<u64> {
-        self.known.get(operation)?.forgetting
+    pub(super) fn deleting(&self, operation: &str) -> Option<u64> {
+        self.known.get(operation)?.deleting
     }
 
     /// Returns whether no other operation has the id of `operation` at the time of the
@@ -52,8 +52,8 @@ impl Histories {
         let others = self.known.iter().filter(|(other, history)| {
             id_of(other) == id && *other != operation && history.accepted.is_some()
         });
-        let mut forgotten = others.map(|(_, history)| history.forgotten);
-        forgotten.all(|forgotten| forgotten.is_some_and(|forgotten| forgotten <= at))
+        let mut deleted = others.map(|(_, history)| history.deleted);
+        deleted.all(|deleted| deleted.is_some_and(|deleted| deleted <= at))
     }
 
     /// Assigns the runs of an id to those of its operations whose titles the runs name.

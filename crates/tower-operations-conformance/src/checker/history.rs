@@ -34,9 +34,9 @@ pub(super) struct OperationHistory {
     /// The start of the last call of each owner whose answer showed the operation.
     pub(super) told: BTreeMap<Option<String>, u64>,
     /// The time of the first request to delete the operation.
-    pub(super) forgetting: Option<u64>,
+    pub(super) deleting: Option<u64>,
     /// The time of the first answer that the operation is deleted.
-    pub(super) forgotten: Option<u64>,
+    pub(super) deleted: Option<u64>,
     /// The time of the first cancellation that was answered with 200.
     pub(super) canceled: Option<u64>,
     /// Whether a cancellation was refused because the operation had succeeded or failed.
@@ -168,12 +168,12 @@ impl OperationHistory {
         }
     }
 
-    pub(super) fn is_to_be_forgotten(&mut self, begin: u64) {
-        self.forgetting = Some(self.forgetting.map_or(begin, |first| first.min(begin)));
+    pub(super) fn is_to_be_deleted(&mut self, begin: u64) {
+        self.deleting = Some(self.deleting.map_or(begin, |first| first.min(begin)));
     }
 
-    pub(super) fn is_forgotten(&mut self, end: u64) {
-        self.forgotten = Some(self.forgotten.map_or(end, |first| first.min(end)));
+    pub(super) fn is_deleted(&mut self, end: u64) {
+        self.deleted = Some(self.deleted.map_or(end, |first| first.min(end)));
     }
 
     pub(super) fn ran(&mut self, run: &RunEntry) {

@@ -45,7 +45,7 @@ impl Judge<'_> {
         let alive = last_alive(history);
         // The operation may be absent once a client has asked to delete it.
         let until =
-            kept_until(history, accepted, self.rules).min(history.forgetting.unwrap_or(u64::MAX));
+            kept_until(history, accepted, self.rules).min(history.deleting.unwrap_or(u64::MAX));
         let is_lost = |reading: &Interval| reading.begin > accepted && reading.end < until;
         let theirs = history
             .absent
@@ -60,13 +60,13 @@ impl Judge<'_> {
             });
             return;
         }
-        let told_after = |forgotten| history.told.values().any(|asked| *asked > forgotten);
-        if history.forgotten.is_some_and(told_after) {
-            history.convict(Violation::ForgetUndone {
+        let told_after = |deleted| history.told.values().any(|asked| *asked > deleted);
+        if history.deleted.is_some_and(told_after) {
+            history.convict(Violation::DeleteUndone {
                 operation: operation(),
             });
         }
-        if state.is_none() && history.finished.is_none() && history.forgotten.is_none() {
+        if state.is_none() && history.finished.is_none() && history.deleted.is_none() {
             history.convict(Violation::Unended {
                 operation: operation(),
             });

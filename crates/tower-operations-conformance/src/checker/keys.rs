@@ -160,10 +160,10 @@ impl Use {
         let is_free = self.first.id.as_ref().is_none_or(is_free);
         let first = self.first.turned_away.filter(|_| alone && is_free);
         // Only a client that knows the operation can delete it.
-        let forgetting = operation.and_then(|operation| operations.forgetting(operation));
+        let deleting = operation.and_then(|operation| operations.deleting(operation));
         let gone = self
             .gone
-            .filter(|gone| forgetting.is_none_or(|begun| begun > *gone));
+            .filter(|gone| deleting.is_none_or(|begun| begun > *gone));
         first.or(gone.map(|_| 410))
     }
 }

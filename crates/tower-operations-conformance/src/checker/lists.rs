@@ -58,20 +58,20 @@ impl ListRead {
         let is_theirs = history.owners.contains(&self.owner);
         let Interval { begin, end } = self.reading;
         let operation = || operation.to_owned();
-        let (forgetting, forgotten) = (history.forgetting, history.forgotten);
+        let (deleting, deleted) = (history.deleting, history.deleted);
         match (is_listed, is_theirs) {
             (true, false) => Some(Violation::ShownToAnother {
                 operation: operation(),
                 owner: self.owner.clone().unwrap_or_default(),
             }),
-            (true, true) if is_only && forgotten.is_some_and(|at| at < begin) => {
-                Some(Violation::ForgetUndone {
+            (true, true) if is_only && deleted.is_some_and(|at| at < begin) => {
+                Some(Violation::DeleteUndone {
                     operation: operation(),
                 })
             }
             (false, true) => {
                 let is_there = accepted < begin
-                    && forgetting.is_none_or(|begun| begun > end)
+                    && deleting.is_none_or(|begun| begun > end)
                     && end < kept_until(history, accepted, rules);
                 is_there.then(|| Violation::Unlisted {
                     operation: operation(),

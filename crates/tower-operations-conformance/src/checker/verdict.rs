@@ -36,7 +36,7 @@ pub struct Counts {
     /// The number of operations that were damaged in the store.
     pub damaged: usize,
     /// The number of operations that were deleted.
-    pub forgotten: usize,
+    pub deleted: usize,
     /// The number of lists that were read to their end.
     pub lists: usize,
 }
@@ -75,13 +75,13 @@ impl fmt::Display for Verdict {
             drains,
             outages,
             damaged,
-            forgotten,
+            deleted,
             lists,
         } = self.counts;
         writeln!(
             out,
             "{accepted} operations accepted: {succeeded} succeeded, {failed} failed, {canceled} \
-             canceled; {forgotten} of them forgotten"
+             canceled; {deleted} of them deleted"
         )?;
         writeln!(
             out,

@@ -91,8 +91,8 @@ pub enum Violation {
         owner: String,
     },
     /// A client was told that the operation is deleted, and the operation was found later.
-    #[error("{operation}: forgotten, and then still there")]
-    ForgetUndone {
+    #[error("{operation}: deleted, and then still there")]
+    DeleteUndone {
         /// The operation.
         operation: String,
     },

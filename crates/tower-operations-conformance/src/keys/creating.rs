@@ -100,10 +100,10 @@ where
     let new = keyed(&key).with_reservation(token);
     let record = create(store, new.clone()).await;
     assert_existing(store, new, &record).await;
-    let settled = ok(store.complete(&key, token, response("late")).await);
+    let completed = ok(store.complete(&key, token, response("late")).await);
     law!(
         1,
-        !settled,
+        !completed,
         "the key of an operation was given an early answer"
     );
     let released = ok(store.release_reservation(&key, token).await);
@@ -111,7 +111,7 @@ where
     assert_existing(store, keyed(&key), &record).await;
 }
 
-pub(super) async fn what_a_key_stands_for_keeps_a_create_out<R>(store: &R)
+pub(super) async fn a_key_in_use_prevents_a_create<R>(store: &R)
 where
     R: IdempotencyKeys<Output = RecordedResponse>,
 {
@@ -132,7 +132,7 @@ where
     law!(
         1,
         ok(store.complete(&key, token, answer.clone()).await),
-        "settling failed"
+        "completing failed"
     );
     let new = keyed(&key).with_reservation(token);
     let id = new.id.clone();

@@ -33,8 +33,8 @@ where
             async move {
                 match (number + round) % 4 {
                     0 => {
-                        let forgotten = ok(store.delete(&id, version).await);
-                        done(2, forgotten, "forgetting").operation().id().clone()
+                        let deleted = ok(store.delete(&id, version).await);
+                        done(2, deleted, "deleting").operation().id().clone()
                     }
                     1 => found_by_reserving(&*store, &key).await.0,
                     _ => found_by_creating(&*store, &key).await.0,
@@ -50,7 +50,7 @@ where
             law!(
                 1,
                 *is_forgotten,
-                "the key of {id}, which was forgotten, found it as if it were there"
+                "the key of {id}, which was deleted, found it as if it were there"
             );
         }
         let again = again.into_iter().map(|(id, _)| id);
@@ -58,11 +58,11 @@ where
             law!(
                 1,
                 found == id,
-                "the key of {id}, which was forgotten, found {found}"
+                "the key of {id}, which was deleted, found {found}"
             );
         }
         assert_shut(&**store, &key).await;
-        assert_absent(1, &**store, &id, "an operation that was forgotten").await;
+        assert_absent(1, &**store, &id, "a deleted operation").await;
     }
 }
 
@@ -74,7 +74,7 @@ where
     match ask(store, key).await {
         Reservation::Operation(record) => (record.operation().id().clone(), false),
         Reservation::Deleted(record) => (record.operation().id().clone(), true),
-        other => panic!("law 1: the key of a forgotten operation gave {other:?}"),
+        other => panic!("law 1: the key of a deleted operation gave {other:?}"),
     }
 }
 
@@ -85,7 +85,7 @@ where
     match ok(store.create(keyed(key)).await) {
         Created::Existing(record) => (record.operation().id().clone(), false),
         Created::KeyHeld(Reservation::Deleted(record)) => (record.operation().id().clone(), true),
-        other => panic!("law 1: a create with the key of a forgotten operation gave {other:?}"),
+        other => panic!("law 1: a create with the key of a deleted operation gave {other:?}"),
     }
 }
 
@@ -112,7 +112,7 @@ where
     let key = new_key(None);
     let ended = finish(store, &create(store, keyed(&key)).await).await;
     let id = ended.operation().id();
-    done(2, ok(store.delete(id, version(&ended)).await), "forgetting");
+    done(2, ok(store.delete(id, version(&ended)).await), "deleting");
     sleep(SHORT).await;
     let what = "reserving the key of an operation that would have expired";
     in_time(8, what, async {

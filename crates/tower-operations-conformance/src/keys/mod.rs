@@ -22,14 +22,14 @@ pub(super) async fn check<R: IdempotencyKeys<Output = RecordedResponse>>(store: 
     reserving::a_reservation_lapses(&**store).await;
     creating::a_key_finds_the_operation_it_made(&**store).await;
     creating::a_reservation_becomes_an_operation(&**store).await;
-    creating::what_a_key_stands_for_keeps_a_create_out(&**store).await;
+    creating::a_key_in_use_prevents_a_create(&**store).await;
     reserving::of_many_reservations_one_holds(store).await;
     creating::of_many_creates_with_one_key_one_is_new(store).await;
     creating::of_reservations_and_creates_one_wins(store).await;
     lasting::a_key_outlives_a_forgotten_operation(store).await;
     owners::the_key_of_one_owner_is_not_that_of_another(&**store).await;
-    owners::what_happens_to_the_key_of_one_owner_is_nothing_to_another(&**store).await;
-    owners::what_one_owner_forgets_another_has(&**store).await;
+    owners::keys_of_owners_are_independent(&**store).await;
+    owners::a_deletion_leaves_the_keys_of_other_owners(&**store).await;
     owners::an_id_of_another_owner_is_taken_and_leaves_the_key_free(&**store).await;
     owners::owners_with_one_key_at_the_same_moment_get_an_operation_each(store).await;
     owners::owners_reserve_one_key_at_the_same_moment_each_for_themselves(store).await;

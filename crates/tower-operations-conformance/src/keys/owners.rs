@@ -46,7 +46,7 @@ where
     }
 }
 
-pub(super) async fn what_happens_to_the_key_of_one_owner_is_nothing_to_another<R>(store: &R)
+pub(super) async fn keys_of_owners_are_independent<R>(store: &R)
 where
     R: IdempotencyKeys<Output = RecordedResponse>,
 {
@@ -55,8 +55,12 @@ where
         let token = reserve(store, &key).await;
         for other in of_others(&key) {
             let own = reserve(store, &other).await;
-            let settled = ok(store.complete(&other, token, response("stolen")).await);
-            law!(1, !settled, "one owner's reservation settled another's key");
+            let completed = ok(store.complete(&other, token, response("stolen")).await);
+            law!(
+                1,
+                !completed,
+                "one owner's reservation completed another's key"
+            );
             let released = ok(store.release_reservation(&other, token).await);
             law!(1, !released, "one owner's reservation freed another's key");
             assert_in_progress(store, &other).await;
@@ -69,7 +73,7 @@ where
             law!(
                 1,
                 ok(store.complete(&other, own, answer.clone()).await),
-                "settling failed"
+                "completing failed"
             );
             assert_in_progress(store, &key).await;
             match ask(store, &other).await {
@@ -82,7 +86,7 @@ where
     }
 }
 
-pub(super) async fn what_one_owner_forgets_another_has<R>(store: &R)
+pub(super) async fn a_deletion_leaves_the_keys_of_other_owners<R>(store: &R)
 where
     R: IdempotencyKeys<Output = RecordedResponse>,
 {
@@ -93,15 +97,15 @@ where
         for other in &others {
             let theirs = create(store, keyed(other)).await;
             let ended = finish(store, &theirs).await;
-            let forgotten = store.delete(theirs.operation().id(), version(&ended));
-            done(2, ok(forgotten.await), "forgetting");
+            let deleted = store.delete(theirs.operation().id(), version(&ended));
+            done(2, ok(deleted.await), "deleting");
             assert_existing(store, keyed(&key), &mine).await;
         }
         let other = create(store, keyed(&of_others(&key)[0])).await;
         law!(
             1,
             other.operation().id() != mine.operation().id(),
-            "one owner's key made what is another's: {other:?}"
+            "one owner's key created an operation of another owner: {other:?}"
         );
     }
 }
@@ -180,7 +184,7 @@ where
             law!(
                 1,
                 record.owner() == owner.as_ref(),
-                "one owner's key found what is another's: {record:?}"
+                "one owner's key found an operation of another owner: {record:?}"
             );
             found.entry(owner).or_default().push(record);
         }

@@ -46,11 +46,13 @@ where
         let key = new_key(owner);
         let token = reserve(store, &key).await;
         let wrong = FencingToken::from_number(u64::MAX);
-        let settled = ok(store.complete(&key, wrong, response("a stranger's")).await);
-        law!(1, !settled, "a stranger settled a reservation");
+        let completed = ok(store
+            .complete(&key, wrong, response("another holder's"))
+            .await);
+        law!(1, !completed, "another holder completed a reservation");
         let answer = response("no such report");
-        let settled = ok(store.complete(&key, token, answer.clone()).await);
-        law!(1, settled, "a reservation could not be settled");
+        let completed = ok(store.complete(&key, token, answer.clone()).await);
+        law!(1, completed, "a reservation could not be completed");
         for _ in 0..2 {
             match ask(store, &key).await {
                 Reservation::Answered(back) => assert_same("an early answer", &answer, &back),
@@ -71,12 +73,12 @@ where
     let token = reserve(store, &key).await;
     let wrong = FencingToken::from_number(u64::MAX);
     let released = ok(store.release_reservation(&key, wrong).await);
-    law!(1, !released, "a stranger released a reservation");
+    law!(1, !released, "another holder released a reservation");
     let again = ask(store, &key).await;
     law!(
         1,
         matches!(again, Reservation::InProgress),
-        "a stranger freed a key: {again:?}"
+        "another holder released a key: {again:?}"
     );
     let released = ok(store.release_reservation(&key, token).await);
     law!(1, released, "a reservation could not be released");
@@ -107,8 +109,8 @@ where
         matches!(again, Reservation::InProgress),
         "a key whose reservation was renewed gave {again:?}"
     );
-    let settled = ok(store.complete(&key, token, response("in time")).await);
-    law!(1, settled, "a renewed reservation could not be settled");
+    let completed = ok(store.complete(&key, token, response("in time")).await);
+    law!(1, completed, "a renewed reservation could not be completed");
 }
 
 pub(super) async fn a_reservation_lapses<R>(store: &R)
@@ -122,7 +124,7 @@ where
     };
     sleep(TERM).await;
     let key = other_request(&key);
-    let what = "reserving a key whose reservation has lapsed";
+    let what = "reserving a key whose reservation has expired";
     let second = in_time(1, what, async {
         loop {
             match ask(store, &key).await {
@@ -150,8 +152,12 @@ async fn assert_outlived<R>(
         first != second,
         "two reservations had the same token, {first:?}"
     );
-    let settled = ok(store.complete(key, first, response("late")).await);
-    law!(1, !settled, "a reservation that is over was settled");
+    let completed = ok(store.complete(key, first, response("late")).await);
+    law!(
+        1,
+        !completed,
+        "a reservation that has expired was completed"
+    );
     let released = ok(store.release_reservation(key, first).await);
     law!(1, !released, "a reservation that is over was released");
     let again = ask(store, key).await;
@@ -160,8 +166,8 @@ async fn assert_outlived<R>(
         matches!(again, Reservation::InProgress),
         "a reservation was lost to an earlier one: {again:?}"
     );
-    let settled = ok(store.complete(key, second, response("in time")).await);
-    law!(1, settled, "a reservation could not be settled");
+    let completed = ok(store.complete(key, second, response("in time")).await);
+    law!(1, completed, "a reservation could not be completed");
 }
 
 pub(super) async fn of_many_reservations_one_holds<R>(store: &Arc<R>)

@@ -16,7 +16,7 @@ use super::{
     TERM, held, held_by, lease, take, try_to_take,
 };
 
-pub(super) async fn what_is_claimed_is_another_s<R>(store: &R)
+pub(super) async fn a_claimed_operation_has_another_holder<R>(store: &R)
 where
     R: Lease<Output = RecordedResponse>,
 {
@@ -64,7 +64,7 @@ where
     law!(
         6,
         taken.is_empty(),
-        "what was claimed counts as left behind"
+        "a claimed operation counts as released"
     );
     assert_unchanged(6, store, &claimed, what).await;
 
@@ -75,11 +75,11 @@ where
         "a start was not counted: {started:?}"
     );
     let ended = finish(store, &started).await;
-    let what = "a claim of what has ended";
+    let what = "a claim of an ended operation";
     lost(6, ok(store.claim(&new, &held(&started)).await), what);
     assert_unchanged(6, store, &ended, what).await;
     let unknown = LeaseHandle::new(OperationId::new(), token);
-    let what = "a claim of what is not there";
+    let what = "a claim of an absent operation";
     gone(6, &ok(store.claim(&new, &unknown).await), what);
 }
 
@@ -105,7 +105,7 @@ where
 /// The lease after a claim has the term of the claim, whatever the term before: a worker
 /// has its whole term even after a long queue, and its death is noticed soon even if the
 /// queue had a long term.
-pub(super) async fn a_claim_is_for_the_term_of_who_claims<R>(store: &R)
+pub(super) async fn a_claim_lasts_for_the_term_of_the_claimant<R>(store: &R)
 where
     R: Lease<Output = RecordedResponse>,
 {
@@ -121,7 +121,7 @@ where
     law!(
         6,
         taken.token() > left.token(),
-        "a claim for {TERM:?} was taken over as {taken:?}"
+        "a claim for {TERM:?} was reclaimed as {taken:?}"
     );
     let id = [waited.operation().id().clone()];
     let taken = try_to_take(store, &lease(LONG), &id).await;

@@ -27,7 +27,7 @@ where
     law!(
         6,
         taken.is_empty(),
-        "a lease was taken over while it lasted: {taken:?}"
+        "a lease was reclaimed while it lasted: {taken:?}"
     );
     assert_unchanged(6, store, &record, "an attempt to take it over").await;
 }
@@ -39,23 +39,19 @@ where
     let mine = lease(LONG);
     let kept = [held_by(store, &mine).await, held_by(store, &mine).await];
     let canceled = held_by(store, &mine).await;
-    let overruled = canceled.operation().id();
-    let overruled = store.force_finish(overruled, version(&canceled), Outcome::Canceled);
-    done(2, ok(overruled.await), "overruling");
-    let forgotten = finish(store, &held_by(store, &mine).await).await;
-    let id = forgotten.operation().id();
-    done(
-        2,
-        ok(store.delete(id, version(&forgotten)).await),
-        "forgetting",
-    );
+    let force_finished = canceled.operation().id();
+    let force_finished = store.force_finish(force_finished, version(&canceled), Outcome::Canceled);
+    done(2, ok(force_finished.await), "force-finishing");
+    let deleted = finish(store, &held_by(store, &mine).await).await;
+    let id = deleted.operation().id();
+    done(2, ok(store.delete(id, version(&deleted)).await), "deleting");
     let never = LeaseHandle::new(OperationId::new(), kept[0].token());
     let stranger = LeaseHandle {
         token: no_token(),
         ..held(&held_by(store, &mine).await)
     };
 
-    let mut lost = vec![held(&canceled), held(&forgotten), never, stranger];
+    let mut lost = vec![held(&canceled), held(&deleted), never, stranger];
     let mut all = lost.clone();
     all.insert(2, held(&kept[0]));
     all.push(held(&kept[1]));
@@ -98,15 +94,15 @@ where
         };
         sleep(SETTLED).await;
         let id = record.operation().id();
-        let overruled = store.force_finish(id, version(&record), Outcome::Canceled);
-        done(2, ok(overruled.await), "overruling");
+        let force_finished = store.force_finish(id, version(&record), Outcome::Canceled);
+        done(2, ok(force_finished.await), "force-finishing");
         let listening_to = listening.abort_handle();
         match timeout(STUCK, join(listening)).await {
-            Ok(recalled) => {
+            Ok(revoked) => {
                 law!(
                     6,
-                    recalled == [id.clone()],
-                    "overruling {id} recalled {recalled:?}"
+                    revoked == [id.clone()],
+                    "force-finishing  revoked {revoked:?}"
                 );
                 return;
             }
@@ -115,7 +111,7 @@ where
                 law!(
                     6,
                     !is_last,
-                    "overruling an operation did not recall it from its node"
+                    "force-finishing an operation did not revoke its lease"
                 );
             }
         }
@@ -133,19 +129,19 @@ where
     }
     let record = held_by(store, &other).await;
     let id = record.operation().id();
-    let overruled = store.force_finish(id, version(&record), Outcome::Canceled);
-    done(2, ok(overruled.await), "overruling");
+    let force_finished = store.force_finish(id, version(&record), Outcome::Canceled);
+    done(2, ok(force_finished.await), "force-finishing");
     let at_most = Duration::from_millis(200);
     let late = at_most + Duration::from_secs(2);
     match timeout(late, store.revoked(&mine.node, at_most)).await {
-        Ok(recalled) => {
-            let recalled = ok(recalled);
+        Ok(revoked) => {
+            let revoked = ok(revoked);
             law!(
                 6,
-                recalled.is_empty(),
-                "{recalled:?} was recalled from a node without it"
+                revoked.is_empty(),
+                "{revoked:?} was revoked on a node without it"
             );
         }
-        Err(_) => panic!("law 6: waiting {at_most:?} for a recall was not over after {late:?}"),
+        Err(_) => panic!("law 6: waiting {at_most:?} for a revocation was not over after {late:?}"),
     }
 }

@@ -3,7 +3,7 @@
 mod claiming;
 mod holding;
 mod racing;
-mod taking_over;
+mod reclaiming;
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,26 +28,26 @@ pub(super) async fn check_holding<R: Lease<Output = RecordedResponse>>(store: &A
 }
 
 /// Checks reclaims.
-pub(super) async fn check_taking_over<R: Lease<Output = RecordedResponse>>(store: &Arc<R>) {
-    taking_over::an_expired_lease_is_taken_over(&**store).await;
-    taking_over::what_it_was_created_with_comes_along(&**store).await;
-    taking_over::a_renewed_lease_is_not(&**store).await;
-    taking_over::renewing_names_what_was_taken_over(&**store).await;
-    taking_over::a_released_lease_is_taken_over_at_once(&**store).await;
-    taking_over::only_what_was_released_counts_as_released(&**store).await;
-    taking_over::what_has_ended_is_not_taken_over(&**store).await;
-    taking_over::taking_over_is_bounded(&**store).await;
-    claiming::what_is_claimed_is_another_s(&**store).await;
+pub(super) async fn check_reclaiming<R: Lease<Output = RecordedResponse>>(store: &Arc<R>) {
+    reclaiming::an_expired_lease_is_reclaimed(&**store).await;
+    reclaiming::a_reclaimed_operation_has_its_request(&**store).await;
+    reclaiming::a_renewed_lease_is_not(&**store).await;
+    reclaiming::renewing_names_reclaimed_leases(&**store).await;
+    reclaiming::a_released_lease_is_reclaimed_at_once(&**store).await;
+    reclaiming::only_released_operations_count_as_released(&**store).await;
+    reclaiming::ended_operations_are_not_reclaimed(&**store).await;
+    reclaiming::taking_over_is_bounded(&**store).await;
+    claiming::a_claimed_operation_has_another_holder(&**store).await;
     claiming::of_many_claims_one_succeeds(store).await;
-    claiming::a_claim_is_for_the_term_of_who_claims(&**store).await;
+    claiming::a_claim_lasts_for_the_term_of_the_claimant(&**store).await;
     racing::one_node_takes_over(store).await;
-    racing::one_of_taking_over_and_ending_wins(store).await;
+    racing::one_of_reclaiming_and_ending_wins(store).await;
 }
 
 /// Checks that released leases are distinguished from expired ones.
 pub(super) async fn check_releasing<R: Lease<Output = RecordedResponse>>(store: &Arc<R>) {
-    taking_over::what_was_released_counts_as_released(&**store).await;
-    taking_over::what_was_released_is_not_renewed(&**store).await;
+    reclaiming::released_operations_count_as_released(&**store).await;
+    reclaiming::released_leases_are_not_renewed(&**store).await;
 }
 
 fn node() -> NodeId {
@@ -95,7 +95,7 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     let id = record.operation().id();
-    let what = "taking over what has an expired lease";
+    let what = "reclaiming an operation with an expired lease";
     in_time(6, what, async {
         loop {
             if let Some(taken) = try_to_take(store, by, std::slice::from_ref(id)).await.pop() {

@@ -41,7 +41,7 @@ where
                 law!(
                     6,
                     mine.len() <= 3,
-                    "asked for 3, {} were taken over",
+                    "asked for 3, {} were reclaimed",
                     mine.len()
                 );
                 for record in &mine {
@@ -58,7 +58,7 @@ where
             }
         }
     }));
-    in_time(6, "taking over what was given up", takers).await;
+    in_time(6, "reclaiming released operations", takers).await;
     let taken: Vec<Seen> = taken
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
@@ -81,13 +81,13 @@ fn keep_once(
     for record in more {
         let id = record.operation().id().clone();
         let twice = taken.insert(id, record);
-        law!(6, twice.is_none(), "taken over by two nodes: {twice:?}");
+        law!(6, twice.is_none(), "reclaimed by two nodes: {twice:?}");
     }
     wanted.iter().all(|held| taken.contains_key(&held.id))
 }
 
 /// The old holder finishes while another node reclaims and a client cancels.
-pub(super) async fn one_of_taking_over_and_ending_wins<R>(store: &Arc<R>)
+pub(super) async fn one_of_reclaiming_and_ending_wins<R>(store: &Arc<R>)
 where
     R: Lease<Output = RecordedResponse>,
 {

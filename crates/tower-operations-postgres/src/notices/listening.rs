@@ -50,7 +50,7 @@ impl Listener {
                 }
                 Err(error) => error,
             };
-            tracing::debug!(%error, "not connected for hearing of other nodes' changes");
+            tracing::debug!(%error, "listening connection failed, retrying");
             sleep(pause).await;
             pause = LONGEST_PAUSE.min(pause * 2);
         }

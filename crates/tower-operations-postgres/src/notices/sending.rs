@@ -30,7 +30,7 @@ pub(super) async fn run(
         if gathered != Gathered::Nothing {
             let payloads = payload::write(gathered, &me);
             if let Err(error) = send(&channel, &payloads).await {
-                tracing::debug!(%error, "other nodes could not be told of a change");
+                tracing::debug!(%error, "notices not sent");
                 outbox.put_anything();
                 ended.run_until_cancelled(sleep(PAUSE)).await;
             }

@@ -1,5 +1,5 @@
-//! Nodes: processes of the `server` example, or of `workers`. Those that answer have an
-//! address that outlives them.
+//! Nodes: processes of the `server` example or of `workers`. A node that serves HTTP keeps
+//! its address across restarts.
 
 use std::time::Duration;
 
@@ -12,25 +12,25 @@ use tower_operations_conformance::checker::{Away, DrainEntry, Entry, Kill};
 
 use super::record::Record;
 
-/// A node may have to wait for its database.
+/// The time-out of a start, in which a node may have to wait for its database.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Cluster {
-    /// Those that can be asked.
+    /// The nodes that serve HTTP.
     pub(crate) nodes: Vec<Node>,
     pub(crate) workers: Vec<Node>,
 }
 
 pub(crate) struct Node {
     pub(crate) name: String,
-    /// Empty if it cannot be asked.
+    /// The URL; empty for a worker.
     pub(crate) url: String,
     example: &'static str,
     arguments: Vec<String>,
     state: Mutex<State>,
 }
 
-/// How nodes are started.
+/// The command that starts a node.
 #[derive(Clone)]
 pub(crate) struct Command {
     pub(crate) example: &'static str,
@@ -57,15 +57,15 @@ impl Command {
     }
 }
 
-/// Whoever has it may disturb the node.
+/// The state of a node, locked by a disturbance.
 pub(crate) struct State {
     process: Option<Example>,
-    /// When it could not be asked: dead, or not yet there again.
+    /// The times at which the node did not serve.
     down: Vec<(u64, u64)>,
 }
 
 impl Cluster {
-    /// So many of each.
+    /// Starts the numbers of nodes and workers.
     pub(crate) async fn start(nodes: (usize, &Command), workers: (usize, &Command)) -> Self {
         let named =
             |(count, command): (usize, &Command), first: char, make: fn(_, &Command) -> Node| {
@@ -73,7 +73,7 @@ impl Cluster {
                 names.map(|name| make(name, command)).collect()
             };
         let this = Self {
-            nodes: named(nodes, 'a', Node::asked),
+            nodes: named(nodes, 'a', Node::serving),
             workers: named(workers, 'p', Node::worker),
         };
         for node in this.all() {
@@ -87,7 +87,7 @@ impl Cluster {
         self.nodes.iter().chain(&self.workers)
     }
 
-    /// When no node at all could be asked.
+    /// Returns the times at which no node served.
     pub(crate) async fn absences(&self) -> Vec<Away> {
         let mut together = vec![(0, u64::MAX)];
         for node in &self.nodes {
@@ -127,7 +127,7 @@ impl Cluster {
 }
 
 impl Node {
-    fn asked(name: String, command: &Command) -> Self {
+    fn serving(name: String, command: &Command) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         let url = format!("http://{address}");
         let own = ["--listen", &address, "--node", &name].map(str::to_owned);
@@ -152,12 +152,12 @@ impl Node {
         }
     }
 
-    /// To disturb it, alone.
+    /// Locks the node for a disturbance.
     pub(crate) async fn disturb(&self) -> MutexGuard<'_, State> {
         self.state.lock().await
     }
 
-    /// SIGKILL, and a new process when `meanwhile` is over. Says when it was there.
+    /// Sends SIGKILL, and starts a new process when `meanwhile` is over. Returns the time of the start.
     pub(crate) async fn kill(
         &self,
         state: &mut State,
@@ -178,7 +178,7 @@ impl Node {
         back
     }
 
-    /// SIGTERM, and a new process when it has drained.
+    /// Sends SIGTERM, and starts a new process after the drain.
     pub(crate) async fn drain(&self, state: &mut State, record: &Record) {
         let begin = record.now();
         self.end(state, "TERM").await;
@@ -191,9 +191,9 @@ impl Node {
         state.down.push((begin, record.now()));
     }
 
-    /// SIGSTOP, and SIGCONT after a while: it wakes up and knows nothing of it.
+    /// Sends SIGSTOP, and SIGCONT after a pause that the process does not notice.
     pub(crate) async fn stop(&self, state: &State, record: &Record, pause: Duration) {
-        let process = state.process.as_ref().expect("it is running");
+        let process = state.process.as_ref().expect("the node is running");
         let begin = record.now();
         process.signal("STOP").await;
         sleep(pause).await;
@@ -206,12 +206,12 @@ impl Node {
     }
 
     async fn end(&self, state: &mut State, signal: &str) {
-        let process = state.process.take().expect("it is running");
+        let process = state.process.take().expect("the node is running");
         process.signal(signal).await;
         process.wait().await;
     }
 
-    /// Tries until it is there: its database may be away.
+    /// Starts a process, and retries while the database is down.
     async fn run(&self, state: &mut State) {
         let arguments: Vec<_> = self.arguments.iter().map(String::as_str).collect();
         let begun = Instant::now();

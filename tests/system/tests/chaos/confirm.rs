@@ -1,4 +1,4 @@
-//! The last look at everything.
+//! The confirmation of all operations at the end.
 
 use std::{
     sync::{Arc, Mutex},
@@ -16,18 +16,18 @@ use super::{
     world::World,
 };
 
-/// How long all that was accepted may take once everything is healed.
+/// The time for accepted operations to end once all faults are healed.
 const LAST: Duration = Duration::from_secs(120);
-/// How many look after it at a time.
+/// The number of concurrent readers.
 const READERS: usize = 32;
-/// How often a list is asked for.
+/// The number of tries to read a list.
 const TRIES: usize = 20;
 
-/// Polls all that was accepted until it has ended, and reads its result; then reads the
-/// list of each tenant.
+/// Polls each accepted operation until it has ended, and reads its result. Reads the list of
+/// each tenant afterwards.
 pub(crate) async fn confirm(world: &Arc<World>) {
     let begun = Instant::now();
-    let left = Arc::new(Mutex::new(world.left()));
+    let left = Arc::new(Mutex::new(world.to_confirm()));
     let mut readers = JoinSet::new();
     for number in 0..READERS {
         let left = Arc::clone(&left);
@@ -42,7 +42,7 @@ pub(crate) async fn confirm(world: &Arc<World>) {
         });
     }
     while let Some(reader) = readers.join_next().await {
-        reader.expect("a reader goes on");
+        reader.expect("a reader does not panic");
     }
     let mut customer = Customer::new(Arc::clone(world), usize::MAX / 2 + READERS);
     for number in 0..TENANTS {
@@ -58,7 +58,7 @@ pub(crate) async fn confirm(world: &Arc<World>) {
 
 impl Customer {
     async fn confirm(&mut self, operation: String, begun: Instant) {
-        // Whatever becomes of it, it is excused.
+        // A damaged operation may have any state, so one poll is enough.
         let tries = self.world.is_damaged(&operation).then_some(1);
         for _ in 0..tries.unwrap_or(usize::MAX) {
             let poll = CallRequest::Poll {
@@ -66,8 +66,8 @@ impl Customer {
                 wait: Some(2_000),
                 since: None,
             };
-            let told = self.ask_anywhere(poll, None).await;
-            let ended = match told.answer {
+            let reply = self.ask_anywhere(poll, None).await;
+            let ended = match reply.answer {
                 CallAnswer::Operation(sighting) => sighting.state.is_terminal(),
                 CallAnswer::Absent => true,
                 _ => false,

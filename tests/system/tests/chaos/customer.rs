@@ -1,4 +1,4 @@
-//! What customers do.
+//! The customers of a scenario.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,19 +8,19 @@ use tokio::time::{Instant, sleep};
 use tower_operations_conformance::checker::{CallAnswer, CallRequest};
 
 use super::{
-    client::Told,
+    client::Reply,
     random::Random,
-    wish::Wish,
+    wish::ClientRequest,
     world::{Accepted, World},
 };
 
-/// How long a customer looks after an order; what has not ended by then is
-/// looked after at the end.
+/// The time for which a customer follows an order; later ends are confirmed at the end of
+/// the scenario.
 const PATIENCE: Duration = Duration::from_secs(12);
-/// How often the same is posted, where it may be that it is never accepted.
-const INSISTENCE: usize = 80;
+/// The maximum number of repeated posts of an order that may never be accepted.
+const MAX_POSTS: usize = 80;
 
-/// Some share what is theirs.
+/// The number of tenants; several customers share a tenant.
 pub(crate) const TENANTS: usize = 5;
 
 pub(crate) struct Customer {
@@ -29,27 +29,27 @@ pub(crate) struct Customer {
     pub(super) tenant: String,
 }
 
-/// A version that was seen.
-struct Known {
+/// A version that the customer has read.
+struct ReadVersion {
     version: u64,
     etag: String,
 }
 
-/// What is ordered.
+/// An order of a report.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Order {
     pub(super) title: String,
     pub(super) body: Bytes,
     pub(super) key: Option<String>,
-    /// What the log calls the operation, where the customer chooses its id.
+    /// The name of the operation in the log, if the customer chooses the id.
     pub(super) id: Option<String>,
-    /// How long the answer may be held.
-    pub(super) held: Duration,
+    /// The time for which the answer may be held.
+    pub(super) max_hold: Duration,
 }
 
 impl Order {
-    pub(super) fn of(title: &str, wanted: &Value) -> Self {
-        let mut body = wanted.clone();
+    pub(super) fn new(title: &str, report: &Value) -> Self {
+        let mut body = report.clone();
         body["title"] = title.into();
         Self {
             title: title.into(),
@@ -59,8 +59,8 @@ impl Order {
     }
 }
 
-/// A report that takes 3 s.
-pub(super) fn long() -> Value {
+/// Returns a report that takes 3 s.
+pub(super) fn long_report() -> Value {
     json!({ "pages": 15, "page_ms": 200 })
 }
 
@@ -74,7 +74,7 @@ impl Customer {
         }
     }
 
-    /// Another of the same tenant.
+    /// Returns another customer of the same tenant.
     pub(super) fn another(&mut self) -> Self {
         Self {
             world: Arc::clone(&self.world),
@@ -83,23 +83,23 @@ impl Customer {
         }
     }
 
-    /// Orders until there are no more orders.
-    pub(crate) async fn shop(mut self) {
+    /// Places orders until there are no more.
+    pub(crate) async fn place_orders(mut self) {
         while let Some(number) = self.world.next() {
             match self.random.below(16) {
-                0 | 1 => self.chooses_an_id(number).await,
-                2 => self.meets_another_tenant(number).await,
-                3 => self.holds_on(number).await,
-                _ => self.shop_once(number).await,
+                0 | 1 => self.choose_id(number).await,
+                2 => self.share_key(number).await,
+                3 => self.hold_post(number).await,
+                _ => self.order_and_follow(number).await,
             }
             if self.random.one_in(400) {
                 self.list().await;
             }
-            self.world.done();
+            self.world.complete_order();
         }
     }
 
-    pub(super) async fn shop_once(&mut self, number: usize) {
+    pub(super) async fn order_and_follow(&mut self, number: usize) {
         let (order, operation) = self.order(number).await;
         let accepted = self.accepted(operation);
         let cancels = self.random.one_in(8);
@@ -112,9 +112,9 @@ impl Customer {
         } else {
             self.follow(&accepted, cancels).await;
         }
-        self.look_again(&order, &accepted).await;
+        self.repeat_reads(&order, &accepted).await;
         if self.random.one_in(8) {
-            self.has_it_forgotten(&order, &accepted).await;
+            self.delete_and_repeat(&order, &accepted).await;
         }
     }
 
@@ -125,20 +125,20 @@ impl Customer {
         }
     }
 
-    /// Posts until there is a 202. Without a key, each try is another order.
+    /// Posts an order until the answer is a 202. Each post without a key is another order.
     async fn order(&mut self, number: usize) -> (Order, String) {
-        let keyed = self.random.one_in(2);
-        let wanted = self.report();
+        let has_key = self.random.one_in(2);
+        let report = self.report();
         for again in 0_u32.. {
-            let title = match (keyed, again) {
+            let title = match (has_key, again) {
                 (true, _) | (_, 0) => format!("report {number}"),
                 (false, _) => format!("report {number}, order {again}"),
             };
             let order = Order {
-                key: keyed.then(|| self.key(number)),
-                ..Order::of(&title, &wanted)
+                key: has_key.then(|| self.key(number)),
+                ..Order::new(&title, &report)
             };
-            let told = match keyed && self.random.one_in(3) {
+            let replies = match has_key && self.random.one_in(3) {
                 // At the same moment, perhaps at two nodes.
                 true => {
                     let (one, other) = (self.node(), self.node());
@@ -148,21 +148,25 @@ impl Customer {
                 }
                 false => vec![self.post_anywhere(&order).await],
             };
-            if let Some(operation) = told.into_iter().flatten().next() {
+            if let Some(operation) = replies.into_iter().flatten().next() {
                 return (order, operation);
             }
             sleep(Duration::from_millis(self.random.between(50, 250))).await;
         }
-        unreachable!("customers are patient");
+        unreachable!("a customer posts until the order is accepted");
     }
 
     pub(super) fn key(&self, number: usize) -> String {
         format!("{:016x}-{number}", self.world.seed)
     }
 
-    /// Posts the same until there is a 202, or there have been too many tries.
-    pub(super) async fn insist(&mut self, order: &Order, node: usize) -> Option<String> {
-        for again in 0..INSISTENCE {
+    /// Posts an order until the answer is a 202, at most [`MAX_POSTS`] times.
+    pub(super) async fn post_until_accepted(
+        &mut self,
+        order: &Order,
+        node: usize,
+    ) -> Option<String> {
+        for again in 0..MAX_POSTS {
             let node = if again == 0 { node } else { self.node() };
             if let Some(operation) = self.post(order, node).await {
                 return Some(operation);
@@ -177,7 +181,7 @@ impl Customer {
         self.post(order, node).await
     }
 
-    /// What is ordered, without its title.
+    /// Returns a random report, without its title.
     pub(super) fn report(&mut self) -> Value {
         let pages = self.random.between(1, 4);
         let page_ms = self.random.between(0, 150);
@@ -186,26 +190,26 @@ impl Customer {
             1 => json!({ "pages": pages, "page_ms": page_ms, "outcome": "error" }),
             2 => json!({ "pages": pages, "page_ms": page_ms, "outcome": "panic" }),
             3 | 4 => json!({ "format": "pdf", "bytes": self.random.below(50_000) }),
-            5 | 6 => long(),
-            // Larger than what any store here takes.
+            5 | 6 => long_report(),
+            // Larger than any store accepts.
             7 if self.random.one_in(2) => json!({ "format": "pdf", "bytes": 1_200_000 }),
             _ => json!({ "pages": pages, "page_ms": page_ms }),
         }
     }
 
-    /// Reads an operation in every way until it has ended, and perhaps cancels
-    /// it meanwhile.
+    /// Reads an operation in every way until it has ended, and cancels it meanwhile if
+    /// `cancels`.
     pub(super) async fn follow(&mut self, accepted: &Accepted, cancels: bool) {
         let begun = Instant::now();
-        let mut known: Option<Known> = None;
+        let mut last_read: Option<ReadVersion> = None;
         let mut cancels_at = cancels.then(|| self.random.below(4));
         while begun.elapsed() < PATIENCE && !self.world.is_damaged(&accepted.operation) {
             let operation = accepted.operation.clone();
-            let held = self.random.between(1, 3) * 1_000;
+            let hold = self.random.between(1, 3) * 1_000;
             let (wait, since) = match self.random.below(4) {
-                0 | 1 => (Some(held), None),
-                2 => (Some(held), known.as_ref()),
-                _ => (None, known.as_ref()),
+                0 | 1 => (Some(hold), None),
+                2 => (Some(hold), last_read.as_ref()),
+                _ => (None, last_read.as_ref()),
             };
             let ask = match cancels_at {
                 Some(0) => CallRequest::Cancel { operation },
@@ -213,7 +217,7 @@ impl Customer {
                 _ => CallRequest::Poll {
                     operation,
                     wait,
-                    since: since.map(|known| known.version),
+                    since: since.map(|read| read.version),
                 },
             };
             cancels_at = match cancels_at {
@@ -221,15 +225,15 @@ impl Customer {
                 Some(left) => Some(left - 1),
             };
             let etag = match &ask {
-                CallRequest::Poll { .. } => since.map(|known| known.etag.clone()),
+                CallRequest::Poll { .. } => since.map(|read| read.etag.clone()),
                 _ => None,
             };
-            let told = self.ask_anywhere(ask, etag.as_deref()).await;
-            match &told.answer {
+            let reply = self.ask_anywhere(ask, etag.as_deref()).await;
+            match &reply.answer {
                 CallAnswer::Result(_) | CallAnswer::Absent => return,
                 CallAnswer::Operation(sighting) if sighting.state.is_terminal() => return,
                 CallAnswer::Operation(sighting) => {
-                    known = told.etag.map(|etag| Known {
+                    last_read = reply.etag.map(|etag| ReadVersion {
                         version: sighting.version,
                         etag,
                     });
@@ -240,8 +244,8 @@ impl Customer {
         }
     }
 
-    /// Asks again what was answered before, anywhere.
-    pub(super) async fn look_again(&mut self, order: &Order, accepted: &Accepted) {
+    /// Repeats reads and the post of an ended operation at any node.
+    pub(super) async fn repeat_reads(&mut self, order: &Order, accepted: &Accepted) {
         let operation = || accepted.operation.clone();
         let poll = CallRequest::Poll {
             operation: operation(),
@@ -258,7 +262,7 @@ impl Customer {
         }
     }
 
-    /// Posts an order, and gives the operation that it is accepted as.
+    /// Posts an order, and returns the accepted operation.
     pub(super) async fn post(&self, order: &Order, node: usize) -> Option<String> {
         match self.try_post(order, node).await {
             CallAnswer::Accepted { operation } => Some(operation),
@@ -272,26 +276,26 @@ impl Customer {
             key: order.key.clone(),
             id: order.id.clone(),
         };
-        let wish = Wish {
+        let request = ClientRequest {
             tenant: &self.tenant,
             ask,
             body: order.body.clone(),
-            held: order.held,
-            known: None,
+            max_hold: order.max_hold,
+            etag: None,
         };
-        let told = self.wish(node, wish).await;
-        if let CallAnswer::Accepted { operation } = &told.answer {
-            self.world.accepts(self.accepted(operation.clone()));
+        let reply = self.send(node, request).await;
+        if let CallAnswer::Accepted { operation } = &reply.answer {
+            self.world.record_accepted(self.accepted(operation.clone()));
         }
-        told.answer
+        reply.answer
     }
 
-    pub(super) async fn ask_anywhere(&mut self, ask: CallRequest, known: Option<&str>) -> Told {
+    pub(super) async fn ask_anywhere(&mut self, ask: CallRequest, etag: Option<&str>) -> Reply {
         let node = self.node();
-        self.ask(node, ask, known).await
+        self.ask(node, ask, etag).await
     }
 
-    /// Reads all that is the tenant's, each page at another node.
+    /// Reads the list of the tenant, each page at another node.
     pub(super) async fn list(&mut self) -> bool {
         let first = self.node();
         let World {
@@ -304,36 +308,36 @@ impl Customer {
         client.list(nodes, &self.tenant, record).await
     }
 
-    pub(super) async fn ask(&self, node: usize, ask: CallRequest, known: Option<&str>) -> Told {
-        let wish = Wish {
+    pub(super) async fn ask(&self, node: usize, ask: CallRequest, etag: Option<&str>) -> Reply {
+        let request = ClientRequest {
             tenant: &self.tenant,
             ask,
             body: Bytes::new(),
-            held: Duration::ZERO,
-            known,
+            max_hold: Duration::ZERO,
+            etag,
         };
-        self.wish(node, wish).await
+        self.send(node, request).await
     }
 
-    async fn wish(&self, node: usize, wish: Wish<'_>) -> Told {
+    async fn send(&self, node: usize, request: ClientRequest<'_>) -> Reply {
         let World {
             client,
             cluster,
             record,
             ..
         } = &*self.world;
-        let operation = match &wish.ask {
+        let operation = match &request.ask {
             CallRequest::Poll { operation, .. } | CallRequest::Result { operation } => {
                 Some(operation.clone())
             }
             _ => None,
         };
-        let told = client.ask(&cluster.nodes[node], wish, record).await;
+        let reply = client.ask(&cluster.nodes[node], request, record).await;
         if let Some(operation) = operation {
             let accepted = self.accepted(operation);
-            self.world.saw(&accepted, &told.answer);
+            self.world.record_answer(&accepted, &reply.answer);
         }
-        told
+        reply
     }
 
     pub(super) fn node(&mut self) -> usize {

@@ -1,4 +1,4 @@
-//! Where operations are kept, and what can be done to it.
+//! The store of a scenario, and its faults.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ pub(crate) enum Database {
     Redis(Redis),
 }
 
-/// A result of this size, in bytes, is not taken.
+/// The size of a result, in bytes, that the store refuses.
 pub(crate) const TOO_LARGE: usize = 1_048_576;
 
-const RUBBISH: &[u8] = b"\xff\x00 this is no record";
+const GARBAGE: &[u8] = b"\xff\x00 this is no record";
 
 impl Database {
     pub(crate) async fn postgres() -> Self {
         Self::Postgres(Postgres::start().await)
     }
 
-    /// One that takes no large values.
+    /// Starts a Redis that refuses large values.
     pub(crate) async fn redis() -> Self {
         let limit = TOO_LARGE.to_string();
         Self::Redis(Redis::with(&["--proto-max-bulk-len", &limit]).await)
@@ -43,7 +43,7 @@ impl Database {
         matches!(self, Self::Memory | Self::Redb)
     }
 
-    /// Has it refuse large results, once its tables are there.
+    /// Makes the database refuse large results, once its tables exist.
     pub(crate) async fn refuse_large_results(&self) {
         if let Self::Postgres(_) = self {
             let check = format!(
@@ -54,10 +54,10 @@ impl Database {
         }
     }
 
-    /// Restarts it, or kills it and starts it again after a while.
+    /// Stops or kills the database, and starts it after a pause.
     pub(crate) async fn interrupt(&mut self, kills: bool, pause: Duration) {
         match self {
-            Self::Memory | Self::Redb => unreachable!("it is in the node"),
+            Self::Memory | Self::Redb => unreachable!("the store is in the node"),
             Self::Postgres(postgres) => {
                 match kills {
                     true => postgres.kill().await,
@@ -77,11 +77,11 @@ impl Database {
         }
     }
 
-    /// Leaves of an operation what nobody can read: rubbish in its place, or in the place
-    /// of its record; or nothing, of which the indices still tell.
+    /// Makes an operation unreadable: replaces the operation or its record by garbage, or
+    /// removes the operation and leaves its index entries.
     pub(crate) async fn damage(&self, folder: &Folder, operation: &str, kind: usize) {
         match self {
-            Self::Memory => unreachable!("nobody reaches it"),
+            Self::Memory => unreachable!("the memory of a node cannot be damaged"),
             Self::Redb => damage_file(folder, operation, kind),
             Self::Postgres(_) => {
                 let head = match kind % 2 {
@@ -98,7 +98,7 @@ impl Database {
                 let cell = format!("operations/{{{operation}}}");
                 let commands: &[&[&[u8]]] = match kind % 3 {
                     0 => &[&[b"DEL", cell.as_bytes()], &[b"SET", cell.as_bytes(), b"x"]],
-                    1 => &[&[b"HSET", cell.as_bytes(), b"h", RUBBISH]],
+                    1 => &[&[b"HSET", cell.as_bytes(), b"h", GARBAGE]],
                     _ => &[&[b"HSET", cell.as_bytes(), b"v", b"x", b"t", b"x", b"h", b""]],
                 };
                 for words in commands {
@@ -112,7 +112,7 @@ impl Database {
 
     async fn sql(&self, text: &str) {
         let Self::Postgres(postgres) = self else {
-            unreachable!("it is no PostgreSQL");
+            unreachable!("the database is PostgreSQL");
         };
         let mut connection = PgConnection::connect(&postgres.url()).await.unwrap();
         let done = raw_sql(AssertSqlSafe(text)).execute(&mut connection).await;
@@ -120,7 +120,7 @@ impl Database {
     }
 }
 
-/// While no process has it open.
+/// Damages an operation in a file that no process has open.
 fn damage_file(folder: &Folder, operation: &str, kind: usize) {
     const CELLS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("cells");
     let database = redb::Database::open(folder.join("store")).unwrap();
@@ -129,12 +129,12 @@ fn damage_file(folder: &Folder, operation: &str, kind: usize) {
         let mut cells = write.open_table(CELLS).unwrap();
         let id = operation.as_bytes();
         match kind % 3 {
-            0 => drop(cells.insert(id, RUBBISH).unwrap()),
+            0 => drop(cells.insert(id, GARBAGE).unwrap()),
             1 => drop(cells.remove(id).unwrap()),
             _ => {
-                // As it was, but for the record at its end.
+                // The row keeps its start, and loses the end of its record.
                 let row = cells.get(id).unwrap().map(|row| row.value().to_vec());
-                let mut row = row.expect("it was accepted");
+                let mut row = row.expect("the operation was accepted");
                 row.truncate(row.len() - 20);
                 cells.insert(id, &*row).unwrap();
             }

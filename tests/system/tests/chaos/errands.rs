@@ -1,4 +1,4 @@
-//! What customers do now and then.
+//! Occasional requests of customers.
 
 use std::time::Duration;
 
@@ -8,77 +8,77 @@ use tower_operations::State;
 use tower_operations_conformance::checker::{CallAnswer, CallRequest};
 
 use super::{
-    customer::{Customer, Order, TENANTS, long},
+    customer::{Customer, Order, TENANTS, long_report},
     world::{Accepted, CHOSEN},
 };
 
-/// How long a post may be held.
-const HELD: Duration = Duration::from_secs(20);
-/// How often what may come to nothing is tried.
+/// The time for which a post may be held.
+const MAX_HOLD: Duration = Duration::from_secs(20);
+/// The maximum number of tries of a request.
 const TRIES: usize = 20;
 
 impl Customer {
-    /// Chooses the id of an operation, cancels it when it runs, has it forgotten, and
-    /// chooses the same id for another one, whose run has to begin while the first
-    /// handler may still be tidying up.
-    pub(super) async fn chooses_an_id(&mut self, number: usize) {
+    /// Chooses the id of an operation, cancels the running operation, deletes it, and reuses
+    /// the id for another operation. The second run has to begin while the first handler may
+    /// still be cleaning up.
+    pub(super) async fn choose_id(&mut self, number: usize) {
         let id = format!("{CHOSEN}{:x}-{number}", self.world.seed);
         let first = Order {
             key: Some(self.key(number)),
             id: Some(id.clone()),
-            ..Order::of(&format!("report {number}"), &long())
+            ..Order::new(&format!("report {number}"), &long_report())
         };
         let node = self.node();
-        if self.insist(&first, node).await.is_none() {
+        if self.post_until_accepted(&first, node).await.is_none() {
             return;
         }
         let first = self.accepted(id.clone());
-        self.sees_it_run(&first).await;
-        let Some(etag) = self.cancels(&first).await else {
+        self.wait_until_running(&first).await;
+        let Some(etag) = self.cancel(&first).await else {
             return self.follow(&first, false).await;
         };
-        if !self.forgets(&first, etag).await {
+        if !self.delete(&first, etag).await {
             return;
         }
-        let again = Order {
+        let second = Order {
             key: Some(format!("{} again", self.key(number))),
             id: Some(format!("{id}#2")),
-            ..Order::of(&format!("report {number}, again"), &self.report())
+            ..Order::new(&format!("report {number}, again"), &self.report())
         };
-        // Mostly where the first one may still be at work.
+        // Mostly at the node whose first handler may still run.
         let node = if self.random.one_in(3) {
             self.node()
         } else {
             node
         };
-        if let Some(operation) = self.insist(&again, node).await {
+        if let Some(operation) = self.post_until_accepted(&second, node).await {
             let accepted = self.accepted(operation);
             self.follow(&accepted, false).await;
-            self.look_again(&again, &accepted).await;
+            self.repeat_reads(&second, &accepted).await;
         }
     }
 
-    async fn sees_it_run(&mut self, accepted: &Accepted) {
+    async fn wait_until_running(&mut self, accepted: &Accepted) {
         for _ in 0..TRIES {
-            let told = self.poll(accepted).await;
+            let reply = self.poll(accepted).await;
             let is_pending =
-                matches!(&told.0, CallAnswer::Operation(it) if it.state == State::Pending);
-            if !is_pending && told.0 != CallAnswer::Nothing {
+                matches!(&reply.0, CallAnswer::Operation(it) if it.state == State::Pending);
+            if !is_pending && reply.0 != CallAnswer::Nothing {
                 return;
             }
             sleep(Duration::from_millis(self.random.between(5, 50))).await;
         }
     }
 
-    /// Says at which version it is canceled.
-    async fn cancels(&mut self, accepted: &Accepted) -> Option<String> {
+    /// Cancels an operation, and returns the entity tag of the canceled version.
+    async fn cancel(&mut self, accepted: &Accepted) -> Option<String> {
         for _ in 0..TRIES {
             let operation = accepted.operation.clone();
-            let told = self
+            let reply = self
                 .ask_anywhere(CallRequest::Cancel { operation }, None)
                 .await;
-            match told.answer {
-                CallAnswer::Operation(_) => return told.etag,
+            match reply.answer {
+                CallAnswer::Operation(_) => return reply.etag,
                 CallAnswer::Refused { .. } | CallAnswer::Nothing => {}
                 _ => return None,
             }
@@ -87,16 +87,16 @@ impl Customer {
         None
     }
 
-    /// Has forgotten what has ended at the version of this tag; false if it may still
-    /// be there.
-    async fn forgets(&mut self, accepted: &Accepted, etag: String) -> bool {
+    /// Deletes an ended operation at the version of this tag. Returns false if the operation
+    /// may still exist.
+    async fn delete(&mut self, accepted: &Accepted, etag: String) -> bool {
         for _ in 0..TRIES {
             let operation = accepted.operation.clone();
-            let forget = CallRequest::Forget { operation };
-            match self.ask_anywhere(forget, Some(&etag)).await.answer {
-                // Absent, where the answer was lost.
-                CallAnswer::Forgotten | CallAnswer::Absent => {
-                    self.world.forgets(accepted);
+            let delete = CallRequest::Delete { operation };
+            match self.ask_anywhere(delete, Some(&etag)).await.answer {
+                // The operation is absent if an earlier answer was lost.
+                CallAnswer::Deleted | CallAnswer::Absent => {
+                    self.world.record_deleted(accepted);
                     return true;
                 }
                 CallAnswer::Refused { .. } | CallAnswer::Nothing => {}
@@ -107,13 +107,12 @@ impl Customer {
         false
     }
 
-    /// Has an operation forgotten that has ended, and asks for it once more, by its name
-    /// and by its key.
-    pub(super) async fn has_it_forgotten(&mut self, order: &Order, accepted: &Accepted) {
+    /// Deletes an ended operation, and requests it once more by its id and by its key.
+    pub(super) async fn delete_and_repeat(&mut self, order: &Order, accepted: &Accepted) {
         let (CallAnswer::Operation(sighting), Some(etag)) = self.poll(accepted).await else {
             return;
         };
-        if sighting.state.is_terminal() && self.forgets(accepted, etag).await {
+        if sighting.state.is_terminal() && self.delete(accepted, etag).await {
             self.poll(accepted).await;
             if order.key.is_some() {
                 let node = self.node();
@@ -128,39 +127,42 @@ impl Customer {
             wait: None,
             since: None,
         };
-        let told = self.ask_anywhere(poll, None).await;
-        (told.answer, told.etag)
+        let reply = self.ask_anywhere(poll, None).await;
+        (reply.answer, reply.etag)
     }
 
-    /// Uses the same key as another tenant at the same moment, for the same or for
-    /// another request; each is to have an operation, and none sees that of the other.
-    pub(super) async fn meets_another_tenant(&mut self, number: usize) {
+    /// Uses the same key as another tenant at the same moment, for the same or for another
+    /// request. Each tenant gets its own operation, and cannot read that of the other.
+    pub(super) async fn share_key(&mut self, number: usize) {
         let mut other = self.another();
         let next = self.random.between(1, TENANTS as u64 - 1);
-        other.tenant = neighbour(&self.tenant, next);
-        let wanted = self.report();
+        other.tenant = next_tenant(&self.tenant, next);
+        let report = self.report();
         let title = format!("report {number}");
-        let mine = Order {
+        let own_order = Order {
             key: Some(self.key(number)),
-            ..Order::of(&title, &wanted)
+            ..Order::new(&title, &report)
         };
-        let theirs = match self.random.one_in(2) {
-            true => mine.clone(),
+        let other_order = match self.random.one_in(2) {
+            true => own_order.clone(),
             false => Order {
-                key: mine.key.clone(),
-                ..Order::of(&format!("{title}, of another tenant"), &wanted)
+                key: own_order.key.clone(),
+                ..Order::new(&format!("{title}, of another tenant"), &report)
             },
         };
         let nodes = self.world.cluster.nodes.len();
         let (here, there) = (self.node(), self.random.below(nodes));
-        let (me, them) = tokio::join!(self.insist(&mine, here), other.insist(&theirs, there));
-        let (Some(me), Some(them)) = (me, them) else {
+        let (own, foreign) = tokio::join!(
+            self.post_until_accepted(&own_order, here),
+            other.post_until_accepted(&other_order, there)
+        );
+        let (Some(own), Some(foreign)) = (own, foreign) else {
             return;
         };
-        let (me, them) = (self.accepted(me), other.accepted(them));
-        // What is another's is not there, for whatever it is asked.
-        self.poll(&them).await;
-        let operation = them.operation.clone();
+        let (own, foreign) = (self.accepted(own), other.accepted(foreign));
+        // The operation of another tenant is absent for every request.
+        self.poll(&foreign).await;
+        let operation = foreign.operation.clone();
         match self.random.below(3) {
             0 => {
                 self.ask_anywhere(CallRequest::Cancel { operation }, None)
@@ -171,61 +173,61 @@ impl Customer {
                     .await
             }
             _ => {
-                self.ask_anywhere(CallRequest::Forget { operation }, Some("*"))
+                self.ask_anywhere(CallRequest::Delete { operation }, Some("*"))
                     .await
             }
         };
-        other.poll(&me).await;
-        tokio::join!(self.follow(&me, false), other.follow(&them, false));
-        self.look_again(&mine, &me).await;
-        other.look_again(&theirs, &them).await;
+        other.poll(&own).await;
+        tokio::join!(self.follow(&own, false), other.follow(&foreign, false));
+        self.repeat_reads(&own_order, &own).await;
+        other.repeat_reads(&other_order, &foreign).await;
     }
 
-    /// Waits for the answer itself, and takes a 202 as well.
-    pub(super) async fn holds_on(&mut self, number: usize) {
-        let wanted = match self.random.one_in(2) {
-            true => long(),
+    /// Posts an order with a long wait, and accepts a direct answer or a 202.
+    pub(super) async fn hold_post(&mut self, number: usize) {
+        let report = match self.random.one_in(2) {
+            true => long_report(),
             false => self.report(),
         };
         let order = Order {
-            held: HELD,
-            ..Order::of(&format!("report {number}, held"), &wanted)
+            max_hold: MAX_HOLD,
+            ..Order::new(&format!("report {number}, held"), &report)
         };
         let node = self.node();
         match self.try_post(&order, node).await {
             CallAnswer::Accepted { operation } => {
                 let accepted = self.accepted(operation);
                 self.follow(&accepted, false).await;
-                self.look_again(&order, &accepted).await;
+                self.repeat_reads(&order, &accepted).await;
             }
-            CallAnswer::Result(_) => self.world.answered(),
-            _ => self.shop_once(number).await,
+            CallAnswer::Result(_) => self.world.record_direct_answer(),
+            _ => self.order_and_follow(number).await,
         }
     }
 
-    /// Orders what takes 8 s.
-    pub(super) async fn orders_a_long_one(&mut self, node: usize, name: &str) -> Option<String> {
+    /// Orders a report that takes 8 s.
+    pub(super) async fn order_long_report(&mut self, node: usize, name: &str) -> Option<String> {
         let order = Order {
             key: Some(format!("{:016x}-{name}", self.world.seed)),
-            ..Order::of(name, &json!({ "pages": 40, "page_ms": 200 }))
+            ..Order::new(name, &json!({ "pages": 40, "page_ms": 200 }))
         };
-        self.insist(&order, node).await
+        self.post_until_accepted(&order, node).await
     }
 
-    /// Holds on to a node that is about to be drained, by a post or by a poll.
-    pub(super) async fn holds_on_to(&mut self, node: usize, name: &str) {
-        // Some end while it drains, and some would only end after it.
+    /// Holds a request at a node that is about to drain: a post or a poll.
+    pub(super) async fn hold_at(&mut self, node: usize, name: &str) {
+        // Some reports end during the drain, and some would end after it.
         let pages = self.random.between(8, 40);
-        let order = Order::of(name, &json!({ "pages": pages, "page_ms": 200 }));
+        let order = Order::new(name, &json!({ "pages": pages, "page_ms": 200 }));
         let polls = self.random.one_in(3);
-        let held = if polls { Duration::ZERO } else { HELD };
-        let told = self.try_post(&Order { held, ..order }, node).await;
-        let CallAnswer::Accepted { operation } = told else {
+        let max_hold = if polls { Duration::ZERO } else { MAX_HOLD };
+        let reply = self.try_post(&Order { max_hold, ..order }, node).await;
+        let CallAnswer::Accepted { operation } = reply else {
             return;
         };
         let accepted = self.accepted(operation.clone());
         if polls {
-            let wait = u64::try_from(HELD.as_millis()).ok();
+            let wait = u64::try_from(MAX_HOLD.as_millis()).ok();
             let poll = CallRequest::Poll {
                 operation,
                 wait,
@@ -237,8 +239,8 @@ impl Customer {
     }
 }
 
-/// Another tenant, so many after this one.
-fn neighbour(tenant: &str, next: u64) -> String {
+/// Returns the tenant that is `next` numbers after this one.
+fn next_tenant(tenant: &str, next: u64) -> String {
     let number = tenant.rsplit('-').next().and_then(|it| it.parse().ok());
     let number: u64 = number.expect("tenants have numbers");
     format!("tenant-{}", (number + next) % TENANTS as u64)

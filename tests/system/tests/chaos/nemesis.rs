@@ -1,4 +1,4 @@
-//! Whoever disturbs the nodes and their database.
+//! Faults of the nodes and of their database.
 
 use std::{future::ready, sync::Arc, time::Duration};
 
@@ -9,23 +9,23 @@ use super::{
     customer::Customer, database::Database, random::Random, scenario::LEASE, world::World,
 };
 
-/// How often what is done.
+/// The number of faults of each kind.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Faults {
     pub(crate) kills: usize,
-    /// Of workers alone.
+    /// Kills of workers only.
     pub(crate) worker_kills: usize,
     pub(crate) stops: usize,
     pub(crate) drains: usize,
-    /// Of the database: half of them are restarts, half are kills.
+    /// Outages of the database, half of which are restarts and half kills.
     pub(crate) outages: usize,
-    /// Of one operation in the store, each with a kill of a node.
+    /// Damages of one operation in the store, each with a kill of a node.
     pub(crate) damages: usize,
 }
 
-/// How many customers hold on to a node that is drained, and how long before it is: what
-/// they have sent is there.
+/// The number of customers with held requests at a node that is drained.
 const HOLDING: usize = 6;
+/// The time before the drain, in which the held requests arrive.
 const BEFORE: Duration = Duration::from_millis(1_300);
 
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +51,7 @@ impl Faults {
         }
     }
 
-    /// For 20,000 operations these are 60 kills, 20 stops, 10 drains and 10 damages.
+    /// Faults of nodes: for 20,000 operations 60 kills, 20 stops, 10 drains and 10 damages.
     pub(crate) fn of_nodes(operations: usize) -> Self {
         Self {
             kills: (operations / 333).max(4),
@@ -63,7 +63,7 @@ impl Faults {
         }
     }
 
-    /// Without the damages, where nobody reaches the store.
+    /// Faults of nodes without damages, for a store in the node.
     pub(crate) fn of_processes(operations: usize) -> Self {
         Self {
             damages: 0,
@@ -71,7 +71,7 @@ impl Faults {
         }
     }
 
-    /// With all of that, and for 20,000 operations 10 outages.
+    /// Faults of nodes, and for 20,000 operations 10 outages.
     pub(crate) fn of_all(operations: usize) -> Self {
         Self {
             outages: (operations / 2_000).max(2),
@@ -79,8 +79,8 @@ impl Faults {
         }
     }
 
-    /// Where there are workers: for 10,000 operations these are 25 kills of workers and 10
-    /// of any, and 5 outages.
+    /// Faults of fronts and workers: for 10,000 operations 25 kills of workers, 10 kills of any
+    /// node, and 5 outages.
     pub(crate) fn of_fronts_and_workers(operations: usize) -> Self {
         Self {
             kills: (operations / 1_000).max(2),
@@ -89,7 +89,7 @@ impl Faults {
         }
     }
 
-    /// How many processes are killed.
+    /// Returns the number of killed processes.
     pub(crate) fn all_kills(&self) -> usize {
         self.kills + self.worker_kills + self.damages
     }
@@ -114,28 +114,32 @@ impl Faults {
     }
 }
 
-/// Does all of it while the customers are busy, and gives the database back
-/// when everything is as it was.
-pub(crate) async fn haunt(world: Arc<World>, faults: Faults, database: Database) -> Database {
+/// Injects the faults while the customers are busy, and returns the database when all faults
+/// are healed.
+pub(crate) async fn inject_faults(
+    world: Arc<World>,
+    faults: Faults,
+    database: Database,
+) -> Database {
     let mut random = Random::new(world.seed);
     let faults = faults.shuffled(&mut random);
     let database = Arc::new(Mutex::new(database));
-    let mut disturbed = JoinSet::new();
+    let mut disturbances = JoinSet::new();
     #[allow(clippy::cast_precision_loss)]
     let all = (faults.len() + 1) as f64;
     for (number, fault) in faults.into_iter().enumerate() {
         #[allow(clippy::cast_precision_loss)]
-        world.reached((number as f64 + 0.5) / all).await;
-        let spared = match fault {
+        world.wait_for_part((number as f64 + 0.5) / all).await;
+        let first = match fault {
             Fault::KillWorker => world.cluster.nodes.len(),
             _ => 0,
         };
-        let node = spared + random.below(world.cluster.all().count() - spared);
+        let node = first + random.below(world.cluster.all().count() - first);
         let pause = Duration::from_millis(random.between(0, 1_500));
         let (world, database) = (Arc::clone(&world), Arc::clone(&database));
-        disturbed.spawn(async move {
+        disturbances.spawn(async move {
             let number = node;
-            let node = world.cluster.all().nth(node).expect("it is one of them");
+            let node = world.cluster.all().nth(node).expect("the node exists");
             let record = &world.record;
             match fault {
                 Fault::Kill | Fault::KillWorker => {
@@ -144,7 +148,7 @@ pub(crate) async fn haunt(world: Arc<World>, faults: Faults, database: Database)
                 }
                 Fault::Drain => {
                     let mut state = node.disturb().await;
-                    let held = hold_on(&world, number);
+                    let held = hold_requests(&world, number);
                     sleep(BEFORE).await;
                     node.drain(&mut state, record).await;
                     drop(state);
@@ -169,39 +173,39 @@ pub(crate) async fn haunt(world: Arc<World>, faults: Faults, database: Database)
             }
         });
     }
-    while let Some(disturbed) = disturbed.join_next().await {
-        disturbed.expect("a disturbance comes to its end");
+    while let Some(disturbance) = disturbances.join_next().await {
+        disturbance.expect("a disturbance ends");
     }
-    let database = Arc::into_inner(database).expect("nobody disturbs it any more");
+    let database = Arc::into_inner(database).expect("all disturbances have ended");
     database.into_inner()
 }
 
-/// Customers that hold on to a node, by its number.
-fn hold_on(world: &Arc<World>, node: usize) -> JoinSet<()> {
+/// Starts customers with held requests at a node, by its number.
+fn hold_requests(world: &Arc<World>, node: usize) -> JoinSet<()> {
     let mut held = JoinSet::new();
-    // Workers answer nobody.
+    // Workers answer no requests.
     if node < world.cluster.nodes.len() {
         for number in 0..HOLDING {
             let mut customer = Customer::new(Arc::clone(world), number);
             let name = format!("held {number} by node {node} at {}", world.record.now());
-            held.spawn(async move { customer.holds_on_to(node, &name).await });
+            held.spawn(async move { customer.hold_at(node, &name).await });
         }
     }
     held
 }
 
-/// Has a node accept an operation, damages it in the store while it is live, and kills
-/// the node.
+/// Lets a node accept an operation, damages the live operation in the store, and kills the
+/// node.
 async fn damage(world: &Arc<World>, database: &Mutex<Database>, node: usize, kind: usize) {
-    let of_nodes = world.cluster.nodes.len();
+    let node_count = world.cluster.nodes.len();
     let mut customer = Customer::new(Arc::clone(world), kind);
     let name = format!("damaged {kind} at {}", world.record.now());
-    let ordered = customer.orders_a_long_one(node % of_nodes, &name).await;
-    let operation = ordered.expect("it is accepted in the end");
-    let node = world.cluster.all().nth(node).expect("it is one of them");
+    let accepted = customer.order_long_report(node % node_count, &name).await;
+    let operation = accepted.expect("the order is accepted in the end");
+    let node = world.cluster.all().nth(node).expect("the node exists");
     let mut state = node.disturb().await;
     let database = database.lock().await;
-    world.damages(&operation);
+    world.record_damaged(&operation);
     let damage = async {
         database.damage(&world.folder, &operation, kind).await;
         world.record.add(&Entry::Damage(Damage {

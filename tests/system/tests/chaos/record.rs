@@ -1,4 +1,4 @@
-//! What was seen, told to the checker and kept in a file.
+//! The log of a scenario, which is sent to the checker and kept in a file.
 
 use std::{
     fmt::Write as _,
@@ -12,15 +12,15 @@ use std::{
 use tokio::time::Instant;
 use tower_operations_conformance::checker::{Checker, Entry, Rules, RunEntry, Verdict, Violation};
 
-/// How many violations are shown with all that was seen of them.
+/// The number of violations that are shown with their lines of the log.
 const SHOWN: usize = 5;
 
 pub(crate) struct Record {
-    kept: Mutex<Option<Kept>>,
+    log: Mutex<Option<Log>>,
     begun: (Instant, Duration),
 }
 
-struct Kept {
+struct Log {
     checker: Checker,
     file: BufWriter<File>,
     path: PathBuf,
@@ -28,19 +28,19 @@ struct Kept {
 
 impl Record {
     pub(crate) fn new(path: &Path, rules: Rules) -> Self {
-        let kept = Kept {
+        let log = Log {
             checker: Checker::new(rules),
             file: BufWriter::new(File::create(path).unwrap()),
             path: path.into(),
         };
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         Self {
-            kept: Mutex::new(Some(kept)),
+            log: Mutex::new(Some(log)),
             begun: (Instant::now(), since),
         }
     }
 
-    /// The time, by a clock that is never set.
+    /// Returns the time by a monotonic clock.
     pub(crate) fn now(&self) -> u64 {
         let (begun, since) = self.begun;
         u64::try_from((since + begun.elapsed()).as_millis()).unwrap()
@@ -48,13 +48,13 @@ impl Record {
 
     pub(crate) fn add(&self, entry: &Entry) {
         let line = entry.to_line().unwrap();
-        let mut kept = self.kept.lock().unwrap();
-        let kept = kept.as_mut().expect("there is no verdict so far");
-        kept.checker.add(entry);
-        writeln!(kept.file, "{line}").unwrap();
+        let mut log = self.log.lock().unwrap();
+        let log = log.as_mut().expect("the verdict is not taken yet");
+        log.checker.add(entry);
+        writeln!(log.file, "{line}").unwrap();
     }
 
-    /// What the nodes wrote of their runs.
+    /// Adds the runs that the nodes logged.
     pub(crate) fn add_runs(&self, path: &Path) {
         let Ok(runs) = File::open(path) else {
             panic!("no node wrote of its runs to {}", path.display());
@@ -64,28 +64,28 @@ impl Record {
         }
     }
 
-    /// The verdict, and the file with all that it is about.
+    /// Returns the verdict, and the file of the log.
     pub(crate) fn verdict(&self) -> (Verdict, PathBuf) {
-        let kept = self.kept.lock().unwrap().take();
-        let mut kept = kept.expect("there is one verdict");
-        kept.file.flush().unwrap();
-        (kept.checker.verdict(), kept.path)
+        let log = self.log.lock().unwrap().take();
+        let mut log = log.expect("there is one verdict");
+        log.file.flush().unwrap();
+        (log.checker.verdict(), log.path)
     }
 
-    /// The lines of a log that are about what was convicted.
+    /// Returns the violations, each with the lines of the log about it.
     pub(crate) fn about(log: &Path, violations: &[Violation]) -> String {
-        let mut said = String::new();
+        let mut details = String::new();
         for violation in violations.iter().take(SHOWN) {
             let about = violation.to_string();
             let lines = BufReader::new(File::open(log).unwrap()).lines();
-            // Sentences begin with what they are about.
+            // The text of a violation begins with its subject.
             let name = about.split(": ").next().unwrap_or_default();
             let name = name.trim_start_matches("key ").trim_matches('`');
-            writeln!(said, "{about}").unwrap();
+            writeln!(details, "{about}").unwrap();
             for line in lines.map(Result::unwrap).filter(|line| line.contains(name)) {
-                writeln!(said, "    {line}").unwrap();
+                writeln!(details, "    {line}").unwrap();
             }
         }
-        said
+        details
     }
 }

@@ -1,4 +1,4 @@
-//! A node that is killed and started again at once, before any lease can be over.
+//! A node that is killed and restarted at once, before any lease expires.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use super::{
     world::{Accepted, World},
 };
 
-/// How often, and how long it is left alone in between.
+/// The number of restarts, and the pause between them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Restarts {
     pub(crate) times: usize,
@@ -20,7 +20,7 @@ pub(crate) struct Restarts {
 }
 
 impl Restarts {
-    /// A few, unless somebody says otherwise.
+    /// Returns the planned restarts: `CHAOS_RESTARTS`, or a few.
     pub(crate) fn planned() -> Self {
         let times = number("CHAOS_RESTARTS").unwrap_or(2);
         Self {
@@ -30,24 +30,28 @@ impl Restarts {
     }
 }
 
-/// Kills the first node while the customers are busy, and looks each time how long what
-/// was open stays as it was. Gives the database back when there are no more orders.
-pub(crate) async fn restart(world: Arc<World>, restarts: Restarts, database: Database) -> Database {
+/// Kills the first node repeatedly while the customers are busy, and measures each time how
+/// long open operations take to end. Returns the database once there are no more orders.
+pub(crate) async fn run_restarts(
+    world: Arc<World>,
+    restarts: Restarts,
+    database: Database,
+) -> Database {
     let node = &world.cluster.nodes[0];
     let (mut slowest, mut open) = (Duration::ZERO, 0);
     for _ in 0..restarts.times {
         sleep(restarts.pause).await;
-        let left = world.open();
-        open += left.len();
+        let open_operations = world.open();
+        open += open_operations.len();
         let mut state = node.disturb().await;
         let back = node.kill(&mut state, &world.record, async {}).await;
-        let mut watching = JoinSet::new();
-        for (number, accepted) in left.into_iter().enumerate() {
+        let mut watchers = JoinSet::new();
+        for (number, accepted) in open_operations.into_iter().enumerate() {
             let customer = Customer::new(Arc::clone(&world), number);
-            watching.spawn(customer.sees_it_move(accepted, back));
+            watchers.spawn(customer.time_to_end(accepted, back));
         }
-        for moved in watching.join_all().await {
-            slowest = slowest.max(moved);
+        for duration in watchers.join_all().await {
+            slowest = slowest.max(duration);
         }
     }
     world.close();
@@ -60,8 +64,8 @@ pub(crate) async fn restart(world: Arc<World>, restarts: Restarts, database: Dat
 }
 
 impl Customer {
-    /// Polls until an operation has ended; says how long after that was.
-    async fn sees_it_move(mut self, accepted: Accepted, back: u64) -> Duration {
+    /// Polls until an operation has ended, and returns the time since the node is back.
+    async fn time_to_end(mut self, accepted: Accepted, back: u64) -> Duration {
         let Accepted { operation, tenant } = accepted;
         self.tenant = tenant;
         loop {
@@ -70,9 +74,9 @@ impl Customer {
                 wait: None,
                 since: None,
             };
-            let told = self.ask_anywhere(poll, None).await;
+            let reply = self.ask_anywhere(poll, None).await;
             let after = Duration::from_millis(self.world.record.now() - back);
-            match told.answer {
+            match reply.answer {
                 CallAnswer::Operation(sighting) if !sighting.state.is_terminal() => {}
                 CallAnswer::Operation(_) | CallAnswer::Absent => return after,
                 _ => {}
@@ -85,5 +89,5 @@ impl Customer {
     }
 }
 
-/// What is run again takes its time.
+/// The time-out of a wait for the end, since a rerun takes some time.
 const PATIENCE: Duration = Duration::from_millis(1_500);

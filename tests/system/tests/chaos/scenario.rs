@@ -1,4 +1,4 @@
-//! What is played, from the first node to the verdict.
+//! A scenario, from the start of its nodes to the verdict.
 
 use std::{env, sync::Arc, time::Duration};
 
@@ -11,36 +11,36 @@ use super::{
     confirm::confirm,
     customer::{Customer, TENANTS},
     database::{Database, TOO_LARGE},
-    nemesis::{Faults, haunt},
+    nemesis::{Faults, inject_faults},
     record::Record,
-    restarts::{Restarts, restart},
+    restarts::{Restarts, run_restarts},
     world::{Tally, World},
 };
 
-/// Short, so that what is taken over is taken over within the test.
+/// A short lease, so that operations are reclaimed within the test.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
-/// How long a report may take; the longest that is ordered takes 3 s.
+/// The time-out of a report; the longest ordered report takes 3 s.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long what is handed off may be in the queue.
+/// The time for which a dispatched request may be in the queue.
 const CLAIMED_WITHIN: Duration = Duration::from_secs(5);
-/// How many customers there are at a time, unless somebody says otherwise.
+/// The default number of concurrent customers.
 const CUSTOMERS: usize = 24;
-/// How soon after a node is back what it held has ended or is run again, where nobody
-/// else can hold it.
+/// The time in which a restarted node ends or reruns its operations, where no other node can
+/// reclaim them.
 const RECLAIM: Duration = Duration::from_secs(1);
 
-/// What customers may do.
+/// Flags that allow the requests of customers.
 const FLAGS: [&str; 2] = ["--list", "--client-ids"];
 
-/// One scenario at a time: each wants the whole machine.
-static STAGE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// Allows one scenario at a time, since each needs the whole machine.
+static SCENARIO_LOCK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) nodes: usize,
-    /// How many run what the nodes accept; none, if they do so themselves.
+    /// The number of workers that run the accepted requests; 0 if the nodes run them.
     pub(crate) workers: usize,
-    /// How often a request may be run; 1 is not to run it again.
+    /// The maximum number of attempts; 1 means no rerun.
     pub(crate) attempts: u32,
     pub(crate) database: Database,
     pub(crate) operations: usize,
@@ -48,41 +48,41 @@ pub(crate) struct Scenario {
     pub(crate) plan: Plan,
 }
 
-/// What is done to it all.
+/// The faults of a scenario.
 #[derive(Clone, Copy)]
 pub(crate) enum Plan {
-    /// This, for so many operations.
+    /// The faults for a number of operations.
     Faults(fn(usize) -> Faults),
-    /// The node is killed and started again at once.
+    /// Kills and immediate restarts of the node.
     Restarts(Restarts),
 }
 
-/// How many operations are asked for; few, unless somebody says otherwise.
+/// Returns the number of operations: `CHAOS_OPERATIONS`, or a few.
 pub(crate) fn operations() -> usize {
-    let asked = number("CHAOS_OPERATIONS").unwrap_or(300);
-    usize::try_from(asked).expect("a number of operations")
+    let operations = number("CHAOS_OPERATIONS").unwrap_or(300);
+    usize::try_from(operations).expect("a number of operations")
 }
 
-/// More of them are done sooner, where the machine is fast enough for it.
+/// Returns the number of concurrent customers; more are faster on a fast machine.
 fn customers_at_a_time() -> usize {
-    let asked = number("CHAOS_CUSTOMERS").map(usize::try_from);
-    asked.map_or(CUSTOMERS, |asked| asked.expect("a number of customers"))
+    let customers = number("CHAOS_CUSTOMERS").map(usize::try_from);
+    customers.map_or(CUSTOMERS, |number| number.expect("a number of customers"))
 }
 
-/// What came of it.
-pub(crate) struct Played {
+/// The result of a scenario.
+pub(crate) struct Report {
     pub(crate) verdict: Verdict,
     name: &'static str,
     operations: usize,
     tally: Tally,
     plan: Plan,
-    /// All that was seen of what was convicted.
-    said: String,
+    /// The violations with their lines of the log.
+    details: String,
 }
 
-/// Plays a scenario to its verdict.
-pub(crate) async fn play(scenario: Scenario) -> Played {
-    let _stage = STAGE.lock().await;
+/// Runs a scenario to its verdict.
+pub(crate) async fn run(scenario: Scenario) -> Report {
+    let _lock = SCENARIO_LOCK.lock().await;
     let Scenario {
         name,
         operations,
@@ -109,25 +109,27 @@ pub(crate) async fn play(scenario: Scenario) -> Played {
     let world = Arc::new(World::new(folder, cluster, record, seed, operations));
 
     let begun = Instant::now();
-    let haunted = match plan {
-        Plan::Faults(faults) => tokio::spawn(haunt(
+    let faults_task = match plan {
+        Plan::Faults(faults) => tokio::spawn(inject_faults(
             Arc::clone(&world),
             faults(operations),
             scenario.database,
         )),
-        Plan::Restarts(restarts) => {
-            tokio::spawn(restart(Arc::clone(&world), restarts, scenario.database))
-        }
+        Plan::Restarts(restarts) => tokio::spawn(run_restarts(
+            Arc::clone(&world),
+            restarts,
+            scenario.database,
+        )),
     };
     let mut customers = JoinSet::new();
     for number in 0..customers_at_a_time() {
-        customers.spawn(Customer::new(Arc::clone(&world), number).shop());
+        customers.spawn(Customer::new(Arc::clone(&world), number).place_orders());
     }
-    while let Some(left) = customers.join_next().await {
-        left.expect("a customer goes on");
+    while let Some(customer) = customers.join_next().await {
+        customer.expect("a customer does not panic");
     }
-    // The database is still needed.
-    let database = haunted.await.expect("all is healed");
+    // The database is kept until the end.
+    let database = faults_task.await.expect("the faults are healed");
     eprintln!("{name}: healed after {:.1?}", begun.elapsed());
     confirm(&world).await;
     for entry in world.cluster.absences().await {
@@ -141,38 +143,35 @@ pub(crate) async fn play(scenario: Scenario) -> Played {
     let (verdict, log) = world.record.verdict();
     let tally = world.tally();
     eprintln!("{name}: {took:.1?}\n{verdict}\n{tally:?}");
-    if let Some(kept) = env::var_os("CHAOS_LOG") {
-        std::fs::copy(&log, kept).expect("the log can be kept");
+    if let Some(copy) = env::var_os("CHAOS_LOG") {
+        std::fs::copy(&log, copy).expect("the log can be kept");
     }
-    Played {
+    Report {
         name,
         operations,
         tally,
         plan,
-        said: Record::about(&log, &verdict.violations),
+        details: Record::about(&log, &verdict.violations),
         verdict,
     }
 }
 
-impl Played {
-    /// Insists on a good verdict, on all that was to be judged.
-    pub(crate) fn is_acquitted(&self) {
+impl Report {
+    /// Asserts a good verdict on a complete scenario.
+    pub(crate) fn assert_good(&self) {
         let Self {
             name,
             operations,
             tally,
-            said,
+            details,
             ..
         } = self;
-        assert!(self.verdict.is_good(), "{name}:\n{said}");
+        assert!(self.verdict.is_good(), "{name}:\n{details}");
         let counts = self.verdict.counts;
         assert_eq!(counts.accepted, tally.accepted);
         assert_eq!(counts.damaged, self.damages());
         assert!(counts.failed > 0 && counts.canceled > 0, "{counts:?}");
-        assert!(
-            (1..=tally.forgotten).contains(&counts.forgotten),
-            "{counts:?}"
-        );
+        assert!((1..=tally.deleted).contains(&counts.deleted), "{counts:?}");
         assert!(counts.lists >= TENANTS, "{counts:?}");
         match self.plan {
             Plan::Faults(faults) => {
@@ -197,19 +196,18 @@ impl Played {
 }
 
 impl Scenario {
-    /// What it is judged by.
+    /// Returns the rules of the verdict.
     fn rules(&self) -> Rules {
         let rules = Rules::new()
             .attempts(self.attempts)
             .lease(self.lease)
             .recovery(self.lease)
             .stop(Duration::from_secs(2));
-        // Pending takes no time: there is no bound on what runs at once.
+        // Operations are not pending for long, since the number of concurrent runs is not limited.
         let timeouts = TIMEOUT + Duration::from_secs(2);
         let rules = match self.workers {
             0 => rules.timeouts(timeouts),
-            // What was in the hands of a worker that died, but not begun, is on its way
-            // again.
+            // A task that a killed worker took but did not start is dispatched again.
             _ => rules.timeouts(timeouts + 2 * CLAIMED_WITHIN),
         };
         match self.database.is_in_the_node() {
@@ -218,7 +216,7 @@ impl Scenario {
         }
     }
 
-    /// What answers.
+    /// Returns the command of a node that serves HTTP.
     fn node(&self, folder: &Folder) -> Command {
         let seconds = |duration: Duration| duration.as_secs().to_string();
         let mut arguments = vec![
@@ -248,7 +246,7 @@ impl Scenario {
         }
     }
 
-    /// What runs, if that is another.
+    /// Returns the command of a worker.
     fn worker(&self, folder: &Folder) -> Command {
         let seconds = |duration: Duration| duration.as_secs().to_string();
         let arguments = [

@@ -37,7 +37,7 @@ impl ClientRequest<'_> {
             CallRequest::Post { .. } => (Method::POST, "/reports".into()),
             CallRequest::Poll { operation, .. } => (Method::GET, path_of(operation)),
             CallRequest::Result { operation } => (Method::GET, path_of(operation) + "/result"),
-            CallRequest::Cancel { operation } | CallRequest::Forget { operation } => {
+            CallRequest::Cancel { operation } | CallRequest::Delete { operation } => {
                 (Method::DELETE, path_of(operation))
             }
             CallRequest::List => (Method::GET, "/operations/".into()),
@@ -60,7 +60,7 @@ impl ClientRequest<'_> {
         }
         if let Some(etag) = self.etag {
             let condition = match self.ask {
-                CallRequest::Forget { .. } => header::IF_MATCH,
+                CallRequest::Delete { .. } => header::IF_MATCH,
                 _ => header::IF_NONE_MATCH,
             };
             builder = builder.header(condition, etag);
@@ -97,10 +97,10 @@ pub(crate) fn answer(
             CallAnswer::Accepted { operation }
         }
         (CallRequest::Post { .. }, StatusCode::OK) => CallAnswer::Result(outcome(body)),
-        (CallRequest::Forget { .. }, StatusCode::NO_CONTENT) => CallAnswer::Forgotten,
+        (CallRequest::Delete { .. }, StatusCode::NO_CONTENT) => CallAnswer::Deleted,
         (CallRequest::Result { .. }, StatusCode::ACCEPTED) => CallAnswer::Unfinished,
         (
-            CallRequest::Poll { .. } | CallRequest::Cancel { .. } | CallRequest::Forget { .. },
+            CallRequest::Poll { .. } | CallRequest::Cancel { .. } | CallRequest::Delete { .. },
             StatusCode::OK,
         ) => CallAnswer::Operation(sighting(headers, body)),
         (CallRequest::Poll { .. }, StatusCode::NOT_MODIFIED) => CallAnswer::Unchanged {

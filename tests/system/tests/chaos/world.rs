@@ -34,7 +34,7 @@ struct Ledger {
     /// Operations that got a 202.
     accepted: BTreeSet<Accepted>,
     /// Operations whose deletion was confirmed.
-    forgotten: BTreeSet<Accepted>,
+    deleted: BTreeSet<Accepted>,
     /// Operations that got a 202 and whose end was not observed.
     open: BTreeSet<String>,
     /// Ids of operations that were damaged in the store.
@@ -61,7 +61,7 @@ pub(crate) struct Tally {
     /// Operations that got a 202, as counted by the customers.
     pub(crate) accepted: usize,
     pub(crate) answered: usize,
-    pub(crate) forgotten: usize,
+    pub(crate) deleted: usize,
     /// Operations whose outcome was too large for the store.
     pub(crate) refused: usize,
 }
@@ -145,7 +145,7 @@ impl World {
     pub(crate) fn record_deleted(&self, accepted: &Accepted) {
         let mut ledger = self.ledger();
         ledger.open.remove(&accepted.operation);
-        ledger.forgotten.insert(accepted.clone());
+        ledger.deleted.insert(accepted.clone());
     }
 
     pub(crate) fn record_direct_answer(&self) {
@@ -176,7 +176,7 @@ impl World {
     pub(crate) fn to_confirm(&self) -> Vec<Accepted> {
         let ledger = self.ledger();
         let is_certain = |accepted: &&Accepted| {
-            !ledger.forgotten.contains(accepted) || !accepted.operation.starts_with(CHOSEN)
+            !ledger.deleted.contains(accepted) || !accepted.operation.starts_with(CHOSEN)
         };
         ledger.accepted.iter().filter(is_certain).cloned().collect()
     }
@@ -186,7 +186,7 @@ impl World {
         Tally {
             accepted: ledger.accepted.len(),
             answered: ledger.answered,
-            forgotten: ledger.forgotten.len(),
+            deleted: ledger.deleted.len(),
             refused: ledger.refused.len(),
         }
     }

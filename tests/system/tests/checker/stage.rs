@@ -148,7 +148,7 @@ impl Stage {
         let operation = operation.into();
         let delete = ClientRequest {
             etag: etag.as_deref(),
-            ..client_request(TENANT, CallRequest::Forget { operation })
+            ..client_request(TENANT, CallRequest::Delete { operation })
         };
         self.ask(node, delete).await.0
     }

@@ -10,17 +10,14 @@ fn absent(begin: u64) -> Entry {
     call(begin, begin + 5, poll(None, None), CallAnswer::Absent)
 }
 
-fn forgotten() -> Vec<Entry> {
-    with(
-        with(good(), forget(100, CallAnswer::Forgotten)),
-        absent(110),
-    )
+fn deleted() -> Vec<Entry> {
+    with(with(good(), forget(100, CallAnswer::Deleted)), absent(110))
 }
 
 #[test]
 fn deleted_operations_are_absent() {
-    passes(&forgotten());
-    assert_eq!(check(&forgotten(), &super::rules()).counts.forgotten, 1);
+    passes(&deleted());
+    assert_eq!(check(&deleted(), &super::rules()).counts.deleted, 1);
     // The answer was lost.
     let lost = with(good(), forget(100, CallAnswer::Nothing));
     passes(&with(lost.clone(), absent(110)));
@@ -36,7 +33,7 @@ fn deleted_operations_are_absent() {
 
 #[test]
 fn deleted_operations_stay_deleted() {
-    let undone = Violation::ForgetUndone { operation: id() };
+    let undone = Violation::DeleteUndone { operation: id() };
     for still in [
         seen(106, 3, State::Succeeded),
         call(
@@ -48,12 +45,12 @@ fn deleted_operations_stay_deleted() {
         list(106, &[ID]),
         post(106, "Q3", None, ID),
     ] {
-        convicts(&with(forgotten(), still), &undone);
+        convicts(&with(deleted(), still), &undone);
     }
     // A reading at the same moment may still see the operation.
-    passes(&with(forgotten(), seen(104, 3, State::Succeeded)));
-    passes(&with(forgotten(), list(104, &[ID])));
-    passes(&with(forgotten(), list(110, &[])));
+    passes(&with(deleted(), seen(104, 3, State::Succeeded)));
+    passes(&with(deleted(), list(104, &[ID])));
+    passes(&with(deleted(), list(110, &[])));
 }
 
 fn keyed(begin: u64, answer: CallAnswer) -> Entry {
@@ -70,10 +67,10 @@ fn keys_of_deleted_operations_are_gone() {
         log[0] = keyed(0, CallAnswer::Accepted { operation });
         log
     };
-    let log = with_key(forgotten());
+    let log = with_key(deleted());
     passes(&with(log.clone(), keyed(110, refused(410))));
     let operation = id();
-    let undone = Violation::ForgetUndone { operation };
+    let undone = Violation::DeleteUndone { operation };
     let operation = id();
     convicts(
         &with(log, keyed(110, CallAnswer::Accepted { operation })),
@@ -85,7 +82,7 @@ fn keys_of_deleted_operations_are_gone() {
         status: 410,
     };
     convicts(&with(with_key(good()), keyed(110, refused(410))), &blocked);
-    let early = with(with_key(forgotten()), keyed(94, refused(410)));
+    let early = with(with_key(deleted()), keyed(94, refused(410)));
     convicts(&early, &blocked);
     // The damaged record cannot be read.
     let log = with(with_key(good()), keyed(110, refused(410)));
@@ -110,20 +107,20 @@ fn ids_in_use_may_be_refused() {
             ..call
         })
     };
-    passes(&with(forgotten(), refused_with(80)));
-    passes(&with(forgotten(), refused_with(104)));
+    passes(&with(deleted(), refused_with(80)));
+    passes(&with(deleted(), refused_with(104)));
     let blocked = Violation::KeyBlocked {
         key: "k".into(),
         status: 422,
     };
-    convicts(&with(forgotten(), refused_with(105)), &blocked);
+    convicts(&with(deleted(), refused_with(105)), &blocked);
 }
 
 /// Returns a log in which an id is deleted and chosen again. The second operation is as good as
 /// the first.
 fn twice() -> Vec<Entry> {
     let mut log = vec![chosen(0, "Q3", ID)];
-    log.extend(forgotten().split_off(1));
+    log.extend(deleted().split_off(1));
     log.push(chosen(200, "Q4", "op-1#2"));
     let again = [
         titled("Q4", run(206, 1, RunEvent::Begin)),

@@ -116,7 +116,7 @@ fn away(begin: u64, end: u64) -> Entry {
 
 fn forget(begin: u64, answer: CallAnswer) -> Entry {
     let operation = id();
-    call(begin, begin + 5, CallRequest::Forget { operation }, answer)
+    call(begin, begin + 5, CallRequest::Delete { operation }, answer)
 }
 
 /// Returns an answer that promises nothing.
@@ -146,7 +146,7 @@ fn as_of(operation: &str, entry: &Entry) -> Entry {
                 CallRequest::Poll { operation: of, .. }
                 | CallRequest::Result { operation: of }
                 | CallRequest::Cancel { operation: of }
-                | CallRequest::Forget { operation: of } => *of = operation.into(),
+                | CallRequest::Delete { operation: of } => *of = operation.into(),
             }
             if let CallAnswer::Accepted { operation: of } = &mut call.answer {
                 *of = operation.into();

@@ -115,7 +115,7 @@ fn logs_survive_a_round_trip() {
         damage(7),
         of("x", accepted()),
     ]);
-    log.extend([forget(8, CallAnswer::Forgotten), list(9, &["op-1"])]);
+    log.extend([forget(8, CallAnswer::Deleted), list(9, &["op-1"])]);
     let lines: Vec<_> = log.iter().map(|entry| entry.to_line().unwrap()).collect();
     let read: Result<Vec<_>, _> = Entry::read(lines.join("\n").as_bytes()).collect();
     assert_eq!(read.unwrap(), log);

@@ -15,7 +15,7 @@ use super::{
     TERM, held, held_by, lease, take, try_to_take,
 };
 
-pub(super) async fn an_expired_lease_is_taken_over<R>(store: &R)
+pub(super) async fn an_expired_lease_is_reclaimed<R>(store: &R)
 where
     R: Lease<Output = RecordedResponse>,
 {
@@ -35,13 +35,13 @@ where
         "another node has {taken:?}"
     );
     let (was, is) = (before.operation().state(), taken.operation().state());
-    law!(6, is == was, "taking over made {was} to {is}");
+    law!(6, is == was, "reclaiming changed {was} to {is}");
     law!(
         6,
         taken.attempts() == 1,
-        "taking over is not starting: {taken:?}"
+        "reclaiming does not start: {taken:?}"
     );
-    assert_follows(&before, &taken, "taking over");
+    assert_follows(&before, &taken, "reclaiming");
     assert_unchanged(6, store, &taken, "reading").await;
 
     let what = "a late write of a holder that lost its lease";
@@ -108,7 +108,7 @@ where
         law!(
             6,
             taken.is_empty(),
-            "a lease was taken over that had been renewed: {taken:?}"
+            "a lease was reclaimed that had been renewed: {taken:?}"
         );
     }
     assert_unchanged(6, store, &record, "renewing").await;
@@ -116,7 +116,7 @@ where
     take(store, &lease(LONG), &record).await;
 }
 
-pub(super) async fn renewing_names_what_was_taken_over<R>(store: &R)
+pub(super) async fn renewing_names_reclaimed_leases<R>(store: &R)
 where
     R: Lease<Output = RecordedResponse>,
 {
@@ -128,18 +128,18 @@ where
     law!(
         6,
         lost == [held(&before)],
-        "renewing what was taken over lost {lost:?}"
+        "renewing a reclaimed lease lost {lost:?}"
     );
     let lost = ok(store.renew(&new, &[held(&taken)]).await);
     law!(
         6,
         lost.is_empty(),
-        "renewing what it has taken over lost {lost:?}"
+        "renewing its reclaimed lease lost {lost:?}"
     );
     assert_unchanged(6, store, &taken, "renewing").await;
 }
 
-pub(super) async fn a_released_lease_is_taken_over_at_once<R>(store: &R)
+pub(super) async fn a_released_lease_is_reclaimed_at_once<R>(store: &R)
 where
     R: Lease<Output = RecordedResponse>,
 {
@@ -167,13 +167,13 @@ where
     law!(
         6,
         taken.is_empty(),
-        "a stranger gave up the lease on {taken:?}"
+        "another holder released the lease on {taken:?}"
     );
-    assert_unchanged(6, store, &kept, "a stranger's release").await;
+    assert_unchanged(6, store, &kept, "a release by another holder").await;
 }
 
 /// A holder that is merely silent may still be alive.
-pub(super) async fn only_what_was_released_counts_as_released<R>(store: &R)
+pub(super) async fn only_released_operations_count_as_released<R>(store: &R)
 where
     R: Lease<Output = RecordedResponse>,
 {
@@ -194,15 +194,15 @@ where
         law!(
             6,
             !is_taken,
-            "what was not released was taken over as if it were: {record:?}"
+            "an operation that was not released was reclaimed as released: {record:?}"
         );
-        assert_unchanged(6, store, record, "looking for what was released").await;
+        assert_unchanged(6, store, record, "reclaiming released operations").await;
     }
     // The expired lease can still be reclaimed by its expiry.
     take(store, &lease(LONG), &lapsed).await;
 }
 
-pub(super) async fn what_was_released_counts_as_released<R>(store: &R)
+pub(super) async fn released_operations_count_as_released<R>(store: &R)
 where
     R: Lease<Output = RecordedResponse>,
 {
@@ -217,7 +217,7 @@ where
     law!(
         6,
         none.is_empty(),
-        "asked for none, {none:?} were taken over"
+        "asked for none, {none:?} were reclaimed"
     );
     let by = lease(LONG);
     let mut taken = Vec::new();
@@ -226,7 +226,7 @@ where
         law!(
             6,
             some.len() <= 3,
-            "asked for 3, {} were taken over",
+            "asked for 3, {} were reclaimed",
             some.len()
         );
         if some.is_empty() {
@@ -237,14 +237,14 @@ where
     for record in &records {
         let id = record.operation().id();
         let Some(taken) = taken.iter().find(|it| it.operation().id() == id) else {
-            panic!("law 6: what was released is not taken over: {record:?}");
+            panic!("law 6: a released operation is not reclaimed: {record:?}");
         };
         law!(
             6,
             taken.token() > record.token() && taken.node() == Some(&by.node),
             "the holder of {record:?} is not another: {taken:?}"
         );
-        let what = "a late write of a holder that gave up its lease";
+        let what = "a late write of a holder that released its lease";
         let late = store.finish(id, record.token(), success("late"), None);
         lost(6, ok(late.await), what);
         assert_unchanged(6, store, taken, what).await;
@@ -252,7 +252,7 @@ where
 }
 
 /// A renewal on its way may arrive after the release.
-pub(super) async fn what_was_released_is_not_renewed<R>(store: &R)
+pub(super) async fn released_leases_are_not_renewed<R>(store: &R)
 where
     R: Lease<Output = RecordedResponse>,
 {
@@ -278,7 +278,7 @@ where
     law!(6, !is_taken(&kept), "it was not released: {kept:?}");
 }
 
-pub(super) async fn what_has_ended_is_not_taken_over<R>(store: &R)
+pub(super) async fn ended_operations_are_not_reclaimed<R>(store: &R)
 where
     R: Lease<Output = RecordedResponse>,
 {
@@ -291,13 +291,13 @@ where
     law!(
         3,
         taken.is_empty(),
-        "what has ended was taken over: {taken:?}"
+        "an ended operation was reclaimed: {taken:?}"
     );
     assert_unchanged(3, store, &ended, "time").await;
 }
 
 /// Checks that the request also comes along at the second and third reclaim.
-pub(super) async fn what_it_was_created_with_comes_along<R>(store: &R)
+pub(super) async fn a_reclaimed_operation_has_its_request<R>(store: &R)
 where
     R: Lease<Output = RecordedResponse>,
 {
@@ -310,7 +310,7 @@ where
         let mut record = create(store, new).await;
         for _ in 0..3 {
             ok(store.release(&[held(&record)]).await);
-            let what = "taking over what was given up";
+            let what = "reclaiming released operations";
             let taken = in_time(6, what, async {
                 loop {
                     let taken = ok(store.reclaim(&holder, 100).await);
@@ -352,7 +352,7 @@ where
         law!(
             6,
             taken.len() <= limit,
-            "asked for {limit}, {} were taken over",
+            "asked for {limit}, {} were reclaimed",
             taken.len()
         );
     }
