@@ -55,11 +55,23 @@ macro_rules! links {
 [dialect::Ogc]: crate::dialect::Ogc
 [dialect::Plain]: crate::dialect::Plain
 [dialect::not_replayed]: crate::dialect::not_replayed
+[engine]: crate::engine
+[engine::Engine]: crate::engine::Engine
+[engine::Engine::insert]: crate::engine::Engine::insert
+[engine::Engine::release]: crate::engine::Engine::release
+[engine::Engine::renew]: crate::engine::Engine::renew
+[engine::EngineKeys]: crate::engine::EngineKeys
+[engine::EngineList]: crate::engine::EngineList
 [guide::growing]: crate::guide::growing
 [poll#progress-while-waiting]: crate::poll#progress-while-waiting
 [store::NodeId]: crate::store::NodeId
 [store::Owner]: crate::store::Owner
+[store::Polling]: crate::store::Polling
 [store::Purge::purge]: crate::store::Purge::purge
+[store::Record]: crate::store::Record
+[store::RepositoryFn]: crate::store::RepositoryFn
+[store::SingleNode]: crate::store::SingleNode
+[store::StoreFn]: crate::store::StoreFn
 "
     };
 }
@@ -91,6 +103,11 @@ pub mod deployment {}
 ///
 #[doc = include_str!("../docs/growing.md")]
 pub mod growing {}
+
+#[doc = links!()]
+///
+#[doc = include_str!("../docs/stores.md")]
+pub mod stores {}
 
 #[doc = include_str!("../docs/wire.plot")]
 ///

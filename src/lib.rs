@@ -64,6 +64,7 @@
 //!   how to write one.
 //! * [`guide::deployment`]: stores, leases, crashes and restarts.
 //! * [`guide::growing`]: from one process to workers on other machines.
+//! * [`guide::stores`]: writing a store on a database of your own.
 //! * [`guide::performance`]: the cost of accepting and polling, in time and memory.
 //!
 //! # Packages

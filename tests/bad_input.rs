@@ -536,7 +536,7 @@ async fn a_client_refused_at_the_end_of_a_drain_reads_the_503_whatever_it_sends(
                     until("the service is called", || {
                         begin_receiver.has_changed().unwrap_or(true)
                     })
-                    .await
+                    .await;
                 }
             }
             let report = soon(drain.drain(Duration::ZERO)).await;

@@ -117,7 +117,8 @@ fn spawn(contender: Contender, workload: Workload, pinned: bool) -> Child {
 /// The largest allowed difference between the sizes of answers.
 const SIZES: f64 = 0.35;
 
-/// Asserts that each contender answers with the status of the workload, and with about as many bytes as this crate.
+/// Asserts that each contender answers with the status of the workload, and with about as
+/// many bytes as this crate.
 fn check(servers: &[Server]) {
     let ask = |server: &Server| {
         let stream = TcpStream::connect(("127.0.0.1", server.port)).expect("the server listens");

@@ -17,7 +17,7 @@
 //!
 //! | contender | description |
 //! | --- | --- |
-//! | limit | hyper; reads and drops the body, and sends the same answer each time, which equals that of the crate |
+//! | limit | hyper; reads and drops the body, and sends a prepared answer of the crate |
 //! | floor | the limit, which also spawns the handler and drops its result |
 //! | ours | [`AsyncAcceptLayer`](tower_operations::AsyncAcceptLayer) and [`PollService`](tower_operations::PollService) over a [`MemoryStore`](tower_operations::MemoryStore), on hyper |
 //! | hand | an implementation by hand: axum, a `DashMap` of `serde_json::Value`, `tokio::spawn` |

@@ -45,7 +45,8 @@ impl Options {
         Duration::from_millis(if self.is_quick { 300 } else { 1_200 })
     }
 
-    /// Returns the maximum number of requests in a turn, since some contenders keep operations in memory.
+    /// Returns the maximum number of requests in a turn, since some contenders keep
+    /// operations in memory.
     pub(crate) fn requests(&self) -> u64 {
         400_000
     }

@@ -149,7 +149,8 @@ impl Answer {
         }
     }
 
-    /// Asserts the requirements on an answer of this crate. The problem of an outcome may lack a title.
+    /// Asserts the requirements on an answer of this crate. The problem of an outcome may
+    /// lack a title.
     fn check_own(&self, method: &Method, is_end: bool) {
         if let Some(seconds) = self.headers.get(header::RETRY_AFTER) {
             let seconds: u64 = seconds.to_str().unwrap().parse().unwrap();

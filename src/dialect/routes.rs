@@ -1,7 +1,10 @@
 //! Routing: parses a request by a table of resources.
 
+mod foreign;
+
 use std::borrow::Cow;
 
+pub(super) use foreign::refuse_foreign;
 use http::Method;
 
 use super::{
@@ -163,76 +166,6 @@ pub(super) fn refuse(request: &RequestView<'_>, names: &[&'static str]) -> Resul
     }
 }
 
-/// The names that dialects use for a filter by state, for the length of a page, and for its
-/// beginning.
-const OF_LISTS: [&[&str]; 3] = [
-    &["state", "status", "runtimeStatus", "filter", "$filter"],
-    &[
-        "limit",
-        "top",
-        "$top",
-        "pageSize",
-        "page_size",
-        "itemsPerPage",
-        "maxpagesize",
-    ],
-    &[
-        "cursor",
-        "pageToken",
-        "page_token",
-        "offset",
-        "pageNum",
-        "skip",
-        "$skip",
-        "$skiptoken",
-    ],
-];
-
-/// The names of filters that dialects define and this crate does not support.
-const FILTERS: [&str; 11] = [
-    "type",
-    "processID",
-    "datetime",
-    "minDuration",
-    "maxDuration",
-    "createdTimeFrom",
-    "createdTimeTo",
-    "instanceIdPrefix",
-    "includeCount",
-    "orderBy",
-    "$orderby",
-];
-
-/// Refuses list parameters of other dialects: ignoring a filter or the beginning of a page
-/// would return wrong operations. `names` are the names in this dialect, empty for none.
-/// `also` are the further parameters that the dialect accepts or refuses itself.
-pub(super) fn refuse_foreign(
-    request: &RequestView<'_>,
-    names: [&'static str; 3],
-    also: &[&str],
-) -> Result<(), ApiError> {
-    let sent = query::names(request.query).filter(|sent| {
-        let sent = &**sent;
-        !names.contains(&sent) && !also.contains(&sent)
-    });
-    for sent in sent {
-        let of = |words: &[&'static str]| words.iter().copied().find(|word| *word == &*sent);
-        for (name, words) in names.into_iter().zip(OF_LISTS) {
-            match (of(words), name) {
-                (Some(parameter), "") => return Err(ApiError::UnsupportedParameter { parameter }),
-                (Some(parameter), name) => {
-                    return Err(ApiError::ForeignParameter { parameter, name });
-                }
-                (None, _) => {}
-            }
-        }
-        if let Some(parameter) = of(&FILTERS) {
-            return Err(ApiError::UnsupportedParameter { parameter });
-        }
-    }
-    Ok(())
-}
-
 /// Returns a parameter, unless it is empty.
 pub(super) fn said<'a>(
     request: &RequestView<'a>,
@@ -254,6 +187,7 @@ pub(super) enum RouteRequest {
 }
 
 pub(super) const READ: &str = "GET, HEAD, OPTIONS";
+
 pub(super) const POST: &str = "POST, OPTIONS";
 
 /// Finds the resource that the path names, and the action of the method.

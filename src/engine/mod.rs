@@ -45,7 +45,9 @@ mod cursors;
 mod engine;
 mod engine_store;
 mod join_all;
+mod key_cell;
 mod leasing;
+mod listed_cell;
 mod live_records;
 mod macros;
 mod notifier;
@@ -57,12 +59,14 @@ mod tests;
 mod writing;
 
 pub use cell::{
-    Cell, CellQuery, CellReader, Inserted, KeyCell, KeyState, LapsedCell, LeaseChange, ListedCell,
-    NewCell, NextCell, Notice, ReclaimFilter, Replaced, Stamp,
+    Cell, CellReader, Inserted, LapsedCell, LeaseChange, NewCell, NextCell, Notice, ReclaimFilter,
+    Replaced, Stamp,
 };
 pub use engine::{Engine, EngineKeys, EngineList};
 use engine_store::EngineShared;
 pub use engine_store::EngineStore;
+pub use key_cell::{KeyCell, KeyState};
+pub use listed_cell::{CellQuery, ListedCell};
 pub use notifier::Notifier;
 
 pub use crate::store::cursor::new_secret;

@@ -160,7 +160,7 @@ async fn a_full_store_is_a_warning_once_per_minute() {
         let is_loud = |line: &&String| line.starts_with("ERROR") || line.starts_with("WARN");
         let loud: Vec<_> = lines.iter().filter(is_loud).collect();
         assert_eq!(loud.len(), expected, "{loud:?}");
-        let is_warning = |line: &&String| line.starts_with("WARN the store is full");
+        let is_warning = |line: &&String| line.starts_with("WARN store full");
         assert!(loud.iter().all(is_warning), "{loud:?}");
     }
 }

@@ -180,7 +180,7 @@ async fn a_record_damaged_during_a_run_is_an_error_at_once() {
     store.gone.lock().unwrap().insert(id.clone());
     sleep(Duration::from_secs(60)).await;
     let lines = events_with_id(&log, &id);
-    let (dropped, unreadable) = ("INFO run dropped", UNREADABLE);
+    let (dropped, unreadable) = ("INFO lease lost, run dropped", UNREADABLE);
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].starts_with(dropped), "{lines:?}");
     assert!(lines[1].starts_with(unreadable), "{lines:?}");

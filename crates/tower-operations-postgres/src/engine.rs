@@ -1,14 +1,17 @@
 //! The engine: each promise of [`Engine`] is one statement. A conditional change that does
 //! not happen takes a second statement, which reads the present cell.
 
+mod keys;
+mod lists;
+
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use sqlx::{Row, query};
 use tower_operations::{
     engine::{
-        Cell, CellQuery, CellReader, Engine, EngineKeys, EngineList, Inserted, KeyCell, LapsedCell,
-        LeaseChange, ListedCell, NewCell, NextCell, Notice, ReclaimFilter, Replaced, Stamp,
+        Cell, CellReader, Engine, Inserted, LapsedCell, LeaseChange, NewCell, NextCell, Notice,
+        ReclaimFilter, Replaced, Stamp,
     },
     operation::OperationId,
     store::{FencingToken, Health, IdempotencyKey, LeaseHandle, StoreError, StoreResult},
@@ -18,10 +21,7 @@ use super::{
     asking::{PostgresEngine, SqlQuery},
     error::{Unexpected, full, store_error},
     schema,
-    values::{
-        self, abandoned, bytes, digits, key_cell, micros, moment, optional_bytes, stamp, text,
-        words,
-    },
+    values::{abandoned, bytes, digits, key_cell, micros, moment, optional_bytes, stamp, text},
 };
 
 impl PostgresEngine {
@@ -248,88 +248,6 @@ impl Engine for PostgresEngine {
 
     fn publish(&self, notice: Notice) {
         self.notices.tell(notice);
-    }
-}
-
-impl EngineKeys for PostgresEngine {
-    async fn reserve(
-        &self,
-        key: &IdempotencyKey,
-        token: FencingToken,
-        term: Duration,
-        now: SystemTime,
-    ) -> StoreResult<Option<KeyCell>> {
-        let name = key.scoped_name();
-        let ask = query(&self.statements.reserve)
-            .bind(name.as_bytes())
-            .bind(key.owner.as_ref().map(|owner| owner.as_str().as_bytes()))
-            .bind(key.fingerprint.as_slice())
-            .bind(digits(token))
-            .bind(micros(term))
-            .bind(moment(now).exact);
-        let row = self.row(ask).await.map_err(full)?;
-        let stands_for: Option<&str> = row.try_get("stands_for").map_err(store_error)?;
-        stands_for.map(|what| key_cell(&row, what)).transpose()
-    }
-
-    async fn complete(
-        &self,
-        key: &IdempotencyKey,
-        token: FencingToken,
-        answer: &[u8],
-        ttl: Duration,
-    ) -> StoreResult<bool> {
-        fits(answer)?;
-        let name = key.scoped_name();
-        let ask = query(&self.statements.settle)
-            .bind(name.as_bytes())
-            .bind(digits(token))
-            .bind(answer)
-            .bind(micros(ttl));
-        Ok(self.count(ask).await? > 0)
-    }
-
-    async fn release_reservation(
-        &self,
-        key: &IdempotencyKey,
-        token: FencingToken,
-    ) -> StoreResult<bool> {
-        let name = key.scoped_name();
-        let ask = query(&self.statements.release_key)
-            .bind(name.as_bytes())
-            .bind(digits(token));
-        Ok(self.count(ask).await? > 0)
-    }
-}
-
-impl EngineList for PostgresEngine {
-    async fn list(&self, ask: CellQuery<'_>) -> StoreResult<Vec<ListedCell>> {
-        let sql = match ask.owner {
-            Some(_) => &self.statements.list,
-            None => &self.statements.list_nobodys,
-        };
-        let before = ask.before.unwrap_or(u64::MAX);
-        let query = query(sql)
-            .bind(ask.owner.map(|owner| owner.as_str().as_bytes()))
-            .bind(i64::try_from(before).unwrap_or(i64::MAX))
-            .bind(words(ask.states))
-            .bind(moment(ask.now).exact)
-            .bind(count(ask.limit))
-            .bind(count(ask.max_bytes));
-        let mut listed = Vec::new();
-        for row in &self.rows(query).await? {
-            if row.try_get("is_standby").map_err(store_error)? {
-                return Err(Unexpected::Standby.into());
-            }
-            listed.extend(values::listed(row)?);
-        }
-        Ok(listed)
-    }
-
-    async fn cursor_secret(&self) -> StoreResult<[u8; 32]> {
-        let row = self.row(query(&self.statements.secret)).await?;
-        let secret = bytes(&row, "secret")?;
-        Ok(<[u8; 32]>::try_from(&*secret).map_err(|_| Unexpected::Missing("secret"))?)
     }
 }
 

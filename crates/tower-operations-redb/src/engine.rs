@@ -1,3 +1,6 @@
+mod keys;
+mod lists;
+
 use std::{
     fmt,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -12,23 +15,23 @@ use tokio::{
 };
 use tower_operations::{
     engine::{
-        Cell, CellQuery, CellReader, Engine, EngineKeys, EngineList, Inserted, KeyCell, LapsedCell,
-        ListedCell, NewCell, NextCell, Notice, ReclaimFilter, Replaced, Stamp,
+        Cell, CellReader, Engine, Inserted, LapsedCell, NewCell, NextCell, Notice, ReclaimFilter,
+        Replaced, Stamp,
     },
     operation::OperationId,
-    store::{FencingToken, Health, IdempotencyKey, LeaseHandle, StoreError, StoreResult},
+    store::{Health, LeaseHandle, StoreError, StoreResult},
 };
 
 use super::{
     RedbError, RedbStats,
     cell_cache::CellCache,
-    changes::{DeleteCell, InsertCell, PurgeExpired, ReplaceCell},
-    desk::{ReservedRequest, text},
+    changes::{DeleteCell, InsertCell, ReplaceCell},
+    desk::text,
     error::RedbFault,
     file::{Access, DatabaseSlot, Medium, ReadError, closed},
-    key_changes::{CompleteKey, ReleaseKey, ReserveKey},
     leases::LeaseRequest,
     named_file::NamedFile,
+    purging::PurgeExpired,
     reading,
     writer::{self, Started, Transaction, WriterCounters, WriterRequest},
 };
@@ -251,78 +254,4 @@ impl Engine for RedbEngine {
     }
 
     fn publish(&self, _notice: Notice) {}
-}
-
-impl EngineKeys for RedbEngine {
-    async fn reserve(
-        &self,
-        key: &IdempotencyKey,
-        token: FencingToken,
-        term: Duration,
-        now: SystemTime,
-    ) -> StoreResult<Option<KeyCell>> {
-        let reserved = ReservedRequest {
-            owner: key.owner.clone(),
-            fingerprint: key.fingerprint,
-            token,
-        };
-        let reserve = ReserveKey {
-            name: key.scoped_name(),
-            reserved,
-            term,
-            now,
-        };
-        self.change(reserve).await
-    }
-
-    async fn complete(
-        &self,
-        key: &IdempotencyKey,
-        token: FencingToken,
-        answer: &[u8],
-        ttl: Duration,
-    ) -> StoreResult<bool> {
-        let settle = CompleteKey {
-            name: key.scoped_name(),
-            token,
-            answer: Bytes::copy_from_slice(answer),
-            ttl,
-        };
-        self.change(settle).await
-    }
-
-    async fn release_reservation(
-        &self,
-        key: &IdempotencyKey,
-        token: FencingToken,
-    ) -> StoreResult<bool> {
-        let name = key.scoped_name();
-        self.change(ReleaseKey { name, token }).await
-    }
-}
-
-impl EngineList for RedbEngine {
-    async fn list(&self, ask: CellQuery<'_>) -> StoreResult<Vec<ListedCell>> {
-        let mut page = Vec::<ListedCell>::new();
-        let (mut before, owner) = (ask.before, ask.owner.cloned());
-        let (states, max_bytes, now) = (ask.states, ask.max_bytes, ask.now);
-        while page.len() < ask.limit {
-            let bytes = page.iter().map(ListedCell::result_bytes).sum();
-            let (owner, limit) = (owner.clone(), ask.limit - page.len());
-            let part = move |read: &ReadTransaction| {
-                let mut ask = CellQuery::new(owner.as_ref(), limit, now);
-                (ask.states, ask.max_bytes, ask.before) = (states, max_bytes, before);
-                reading::list(read, ask, bytes)
-            };
-            let (more, next) = self.look(part).await?;
-            page.extend(more);
-            let Some(next) = next else { break };
-            before = Some(next);
-        }
-        Ok(page)
-    }
-
-    async fn cursor_secret(&self) -> StoreResult<[u8; 32]> {
-        self.look(reading::secret).await
-    }
 }

@@ -23,6 +23,7 @@ use tower_operations::{
 
 use super::{
     error::{RedbError, RedbFault, SharedRedbFault},
+    medium_handle::MediumHandle,
     migration::migrate,
     named_file::NamedFile,
     rows::CellRow,
@@ -299,43 +300,5 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     match cfg!(unix) {
         true => File::open(folder)?.sync_all(),
         false => Ok(()), // a folder cannot be opened there
-    }
-}
-
-/// The access of a database to the storage, until it is cut off.
-#[derive(Debug)]
-struct MediumHandle {
-    backend: Arc<dyn StorageBackend>,
-    cut: Arc<AtomicBool>,
-}
-
-impl MediumHandle {
-    fn backend(&self) -> io::Result<&dyn StorageBackend> {
-        match self.cut.load(SeqCst) {
-            false => Ok(&*self.backend),
-            true => Err(io::Error::other("the database was opened again")),
-        }
-    }
-}
-
-impl StorageBackend for MediumHandle {
-    fn len(&self) -> io::Result<u64> {
-        self.backend()?.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.backend()?.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.backend()?.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.backend()?.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.backend()?.write(offset, data)
     }
 }

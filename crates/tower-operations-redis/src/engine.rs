@@ -1,5 +1,8 @@
 //! The engine: each method is one script, so each is atomic.
 
+mod keys;
+mod lists;
+
 use std::{
     fmt,
     sync::Arc,
@@ -10,19 +13,16 @@ use ::redis::{Cmd, Pipeline, Script, Value, cmd};
 use bytes::Bytes;
 use tower_operations::{
     engine::{
-        Cell, CellQuery, CellReader, Engine, EngineKeys, EngineList, Inserted, KeyCell, LapsedCell,
-        LeaseChange, ListedCell, NewCell, NextCell, Notice, Notifier, ReclaimFilter, Replaced,
-        Stamp,
+        Cell, CellReader, Engine, Inserted, LapsedCell, LeaseChange, NewCell, NextCell, Notice,
+        Notifier, ReclaimFilter, Replaced, Stamp,
     },
     operation::OperationId,
-    store::{FencingToken, Health, IdempotencyKey, LeaseHandle, StoreError, StoreResult},
+    store::{FencingToken, Health, LeaseHandle, StoreError, StoreResult},
 };
 
 use super::{
     RedisError, answers,
-    arguments::{
-        GRACE, KeyArguments, millis, moment, optional, push_cell, push_stamp, removal, words,
-    },
+    arguments::{GRACE, KeyArguments, millis, moment, optional, push_cell, push_stamp, removal},
     checks,
     connection::RedisConnections,
     error::AnswerError,
@@ -34,7 +34,9 @@ use super::{
 /// The maximum numbers of leases renewed, cells listed and cells purged in one script call:
 /// the server serves no other client meanwhile.
 const RENEWED: usize = 500;
+
 const LOOKED_AT: usize = 256;
+
 const PURGED: usize = 100;
 
 /// The maximum number of cells that are returned for reclaiming.
@@ -296,95 +298,6 @@ impl Engine for RedisEngine {
 
     fn publish(&self, notice: Notice) {
         self.notices.tell(notice);
-    }
-}
-
-impl EngineKeys for RedisEngine {
-    async fn reserve(
-        &self,
-        key: &IdempotencyKey,
-        token: FencingToken,
-        term: Duration,
-        now: SystemTime,
-    ) -> StoreResult<Option<KeyCell>> {
-        let name = key.scoped_name();
-        let mut call = self.call(&scripts::RESERVE, &[&self.names.key(&name)]);
-        call.arg(&*name).arg(&*key.name).arg(token.get());
-        call.arg(millis(term)).arg(moment(now));
-        let reserved = KeyArguments {
-            class: "request",
-            data: None,
-            token: Some(token),
-        };
-        reserved.push_to(&mut call, key);
-        let answer = self.connections.next().run(&scripts::RESERVE, &call).await;
-        answers::reserved(answer.map_err(full)?)
-    }
-
-    async fn complete(
-        &self,
-        key: &IdempotencyKey,
-        token: FencingToken,
-        answer: &[u8],
-        ttl: Duration,
-    ) -> StoreResult<bool> {
-        let mut call = self.call(&scripts::SETTLE, &[&self.names.key(&key.scoped_name())]);
-        call.arg(token.get()).arg(answer).arg(millis(ttl));
-        answers::flag(&self.connections.next().run(&scripts::SETTLE, &call).await?)
-    }
-
-    async fn release_reservation(
-        &self,
-        key: &IdempotencyKey,
-        token: FencingToken,
-    ) -> StoreResult<bool> {
-        let mut call = self.call(
-            &scripts::RELEASE_KEY,
-            &[&self.names.key(&key.scoped_name())],
-        );
-        call.arg(token.get());
-        answers::flag(
-            &self
-                .connections
-                .next()
-                .run(&scripts::RELEASE_KEY, &call)
-                .await?,
-        )
-    }
-}
-
-impl EngineList for RedisEngine {
-    async fn list(&self, ask: CellQuery<'_>) -> StoreResult<Vec<ListedCell>> {
-        let list = self.names.list(ask.owner);
-        let mut found: Vec<ListedCell> = Vec::new();
-        let mut before = ask.before;
-        loop {
-            let limit = ask.limit - found.len();
-            let mut call = self.call(&scripts::LIST, &[&list]);
-            match before {
-                Some(number) => call.arg(format!("({number}")),
-                None => call.arg("+inf"),
-            };
-            call.arg(moment(ask.now));
-            call.arg(words(ask.states));
-            call.arg(limit).arg(limit.clamp(16, LOOKED_AT));
-            let bytes: usize = found.iter().map(ListedCell::result_bytes).sum();
-            call.arg(ask.max_bytes.saturating_sub(bytes));
-            let answer = self.look(&scripts::LIST, call).await?;
-            let (more, next) = answers::listed(answer)?;
-            found.extend(more);
-            match next {
-                Some(_) if found.len() < ask.limit => before = next,
-                _ => return Ok(found),
-            }
-        }
-    }
-
-    async fn cursor_secret(&self) -> StoreResult<[u8; 32]> {
-        let mut call = self.call(&scripts::SECRET, &[&self.names.secret()]);
-        call.arg(&tower_operations::engine::new_secret()[..]);
-        let secret = self.look(&scripts::SECRET, call).await?;
-        answers::secret(secret)
     }
 }
 

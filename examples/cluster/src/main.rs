@@ -184,7 +184,7 @@ impl Node {
         let server = format!("server{}", env::consts::EXE_SUFFIX);
         let server = env::current_exe()?.with_file_name(server);
         if !server.exists() {
-            let build = "cargo build --features redis,postgres --example server";
+            let build = "cargo build -p server";
             return Err(format!("the server is not built yet: {build}").into());
         }
         let mut child = Command::new(server)

@@ -28,14 +28,14 @@ pub struct Args {
     /// The name of this node, where several share a store.
     #[arg(long, value_name = "NAME", default_value = "server")]
     pub node: String,
-    /// How long a node may be silent before others reclaim what it runs. With
-    /// `--queue` it only says how soon what a worker has left behind is found, and is
-    /// 10 unless said.
+    /// The time after which other nodes reclaim the operations of a silent node. With
+    /// `--queue` it only determines how soon the operations of a dead worker are found, and
+    /// is 10 by default.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = positive_seconds)]
     #[arg(default_value_if("queue", ArgPredicate::IsPresent, "10"))]
     pub lease: Duration,
-    /// The policy for operations whose node has died: they `fail`, or they are run again, N
-    /// times in all (`rerun:N`). With `--queue` they are run 3 times in all, unless said.
+    /// The policy for operations whose node has died: they `fail`, or they are rerun, with at most
+    /// N attempts in all (`rerun:N`). With `--queue` the default is 3 attempts.
     #[arg(long, value_name = "POLICY", default_value = "fail")]
     #[arg(default_value_if("queue", ArgPredicate::IsPresent, "rerun:3"))]
     pub on_interrupted: OnInterrupted,
@@ -51,11 +51,11 @@ pub struct Args {
     /// `after:SECONDS` (if its answer takes longer than that).
     #[arg(long, value_name = "WHEN", default_value = "always")]
     pub accept: Acceptance,
-    /// Whether an `Idempotency-Key` is honoured.
+    /// The handling of an `Idempotency-Key`.
     #[arg(long, value_name = "KEYS", default_value = "off")]
     pub idempotency: Keys,
-    /// Lets clients choose the ids of their operations, in `Operation-Id`; with the
-    /// dialect `azure` they always may.
+    /// Lets clients choose the ids of their operations, in `Operation-Id`; the dialect
+    /// `azure` always does.
     #[arg(long)]
     pub client_ids: bool,
     /// Lets a tenant list its operations, with `GET /operations/`; the dialects that
@@ -66,11 +66,11 @@ pub struct Args {
     /// clients need it, with the address that is listened on.
     #[arg(long, value_name = "URL")]
     pub base_url: Option<String>,
-    /// The most operations pending or running; past it the answer is 503. Each tenant may
+    /// The maximum number of operations pending or running; past it the answer is 503. Each tenant may
     /// have a quarter of them, and so may all orders without a tenant together.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_in_flight: u32,
-    /// The most reports rendered at a time; the others are pending.
+    /// The maximum number of reports rendered at a time; the others are pending.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub concurrency: Option<u32>,
     /// How long a report may take.

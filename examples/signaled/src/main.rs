@@ -24,6 +24,9 @@
 //! curl -i 127.0.0.1:3000/operations/ID/result         what the handler answered
 //! curl -i 127.0.0.1:3000/operations/                  all of them
 //! ```
+//!
+//! SIGTERM or Ctrl-C drains: new requests get a 503, and the process ends once every accepted
+//! request has ended.
 
 use std::{fmt::Display, time::Duration};
 
@@ -39,8 +42,7 @@ use http::{Extensions, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, time::sleep};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationHandle, PollService, Problem, Progress,
-    dialect::ApiError,
+    MemoryStore, OperationHandle, Operations, Problem, Progress, dialect::ApiError,
 };
 
 #[derive(Deserialize, Serialize)]
@@ -52,6 +54,9 @@ struct Report {
 /// The longest report, in pages.
 const MAX_PAGES: u32 = 100;
 const PER_PAGE: Duration = Duration::from_millis(200);
+/// The time that accepted requests have to end after SIGTERM or Ctrl-C. Polls are answered
+/// until then.
+const DRAIN: Duration = Duration::from_secs(25);
 
 /// A slow handler. An answer before the call of `accept` goes to the client as it is; an
 /// answer after the call is the result of the operation.
@@ -114,23 +119,41 @@ fn bad_request(title: &str, detail: impl Display) -> Response {
     problem.into_response().map(Body::new)
 }
 
-fn app() -> Router {
-    let store = MemoryStore::new(); // operations are lost when the process ends
-    let accept = AsyncAcceptLayer::new(store.clone());
+fn app(operations: &Operations<MemoryStore>) -> Router {
     Router::new()
         .route(
             "/reports",
-            post(render_report).route_layer(accept.clone().when_signaled()),
+            post(render_report).route_layer(operations.layer().when_signaled()),
         )
         .route(
             "/exports",
             post(export)
-                .route_layer(accept)
+                .route_layer(operations.layer())
                 // Added after the accepting layer, so it is outside of it.
                 .route_layer(from_fn(only_known_formats)),
         )
         // Operations have no owners here, so every client may list, poll and cancel all of them.
-        .nest_service("/operations", PollService::new(store).listing())
+        .nest_service("/operations", operations.poll_service().listing())
+}
+
+/// Returns a future that waits for SIGTERM or Ctrl-C.
+#[cfg(unix)]
+fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    })
+}
+
+/// Returns a future that waits for Ctrl-C.
+#[cfg(not(unix))]
+fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+    Ok(async { drop(tokio::signal::ctrl_c().await) })
 }
 
 #[tokio::main]
@@ -138,5 +161,10 @@ async fn main() -> std::io::Result<()> {
     let address = std::env::args().nth(1);
     let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:3000")).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app()).await
+    // Operations are lost when the process ends.
+    let operations = Operations::new(MemoryStore::new());
+    let app = app(&operations);
+    axum::serve(listener, app)
+        .with_graceful_shutdown(operations.drain_on(stop_signal()?, DRAIN))
+        .await
 }

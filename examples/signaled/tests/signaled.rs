@@ -154,3 +154,28 @@ async fn wait_for_change(client: &Client, location: &str, previous: &Answer) -> 
     assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
     answer
 }
+
+#[tokio::test]
+async fn sigterm_lets_accepted_requests_end() {
+    let (example, client) = signaled().await;
+    let order = r#"{"title":"Q3","pages":10}"#;
+    let accepted = client.post("/reports", order).await;
+    assert_eq!(accepted.status(), StatusCode::ACCEPTED, "{accepted:?}");
+    let begun = Instant::now();
+
+    example.signal("TERM").await;
+    let refused = loop {
+        let answer = client.post("/exports?format=csv", "").await;
+        if answer.status() != StatusCode::ACCEPTED {
+            break answer;
+        }
+    };
+    assert_problem(&refused, 503, "urn:tower-operations:shutting-down");
+    let poll = client.get(accepted.header("location")).await;
+    assert_eq!(poll.json()["state"], "running");
+
+    let exit = example.wait().await;
+    assert!(exit.status.success(), "{exit:?}");
+    // The report takes two seconds.
+    assert!(begun.elapsed() > Duration::from_millis(1500));
+}

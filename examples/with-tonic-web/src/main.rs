@@ -40,7 +40,7 @@ use tonic_health::{
     server::{HealthReporter, health_reporter},
 };
 use tonic_web::GrpcWebLayer;
-use tower_operations::{AsyncAcceptLayer, MemoryStore, OperationHandle, PollService};
+use tower_operations::{MemoryStore, OperationHandle, Operations};
 
 const PRINTER: &str = "printer";
 const PER_WORD: Duration = Duration::from_millis(300);
@@ -89,17 +89,18 @@ async fn app() -> Router {
         .reset_fallback()
         .route_layer(GrpcWebLayer::new());
 
-    let store = MemoryStore::new(); // operations are lost when the process ends
+    // Operations are lost when the process ends.
+    let operations = Operations::new(MemoryStore::new());
     Router::new()
         .route("/prints", post(print))
         .with_state(printer)
         // Operations have no owners here, so every client may list, poll and cancel all of them.
-        .nest_service("/operations", PollService::new(store.clone()).listing())
+        .nest_service("/operations", operations.poll_service().listing())
         .merge(grpc)
         // gRPC is recognized by its `Content-Type`, the operations by their path. The layer
         // is on the routes only, since a `POST` to an unknown path is a 404 and no
         // operation.
-        .route_layer(AsyncAcceptLayer::new(store))
+        .route_layer(operations.layer())
 }
 
 #[tokio::main]

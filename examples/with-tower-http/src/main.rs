@@ -53,7 +53,7 @@ use tower_http::{
     timeout::TimeoutLayer,
     trace::{DefaultOnResponse, TraceLayer},
 };
-use tower_operations::{AsyncAcceptLayer, Idempotency, MemoryStore, PollService};
+use tower_operations::{Idempotency, MemoryStore, Operations};
 use tracing::{Level, Span, field::Empty, info_span};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -154,18 +154,19 @@ fn cors() -> CorsLayer {
 }
 
 fn app() -> Router {
-    let store = MemoryStore::new(); // operations are lost when the process ends
-    let accept = AsyncAcceptLayer::new(store.clone())
+    // Operations are lost when the process ends.
+    // The time-out limits the run. An outer time-out limits only the time until the 202.
+    let operations = Operations::new(MemoryStore::new()).running_timeout(Duration::from_secs(60));
+    let accept = operations
+        .layer()
         // Below the limit of the outer layer by more than the 64 KiB that the accepting
         // layer reads in excess, so that the accepting layer answers, with a problem.
         .body_limit(ACCEPTED_BODY)
         .max_wait(LONGEST_WAIT)
         // Honors the field that scripts may send.
-        .idempotency(Idempotency::optional().max_wait(LONGEST_WAIT))
-        // Limits the run. An outer time-out limits only the time until the 202.
-        .running_timeout(Duration::from_secs(60));
+        .idempotency(Idempotency::optional().max_wait(LONGEST_WAIT));
     // Operations have no owners here, so every client may list, poll and cancel all of them.
-    let polls = PollService::new(store).listing().max_wait(LONGEST_WAIT);
+    let polls = operations.poll_service().listing().max_wait(LONGEST_WAIT);
 
     // From the outermost to the innermost.
     let layers = ServiceBuilder::new()

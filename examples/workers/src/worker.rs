@@ -34,10 +34,10 @@ pub(crate) struct Args {
     /// The name of this worker, among those on this queue.
     #[arg(long, value_name = "NAME")]
     name: String,
-    /// The most reports rendered at a time.
+    /// The maximum number of reports rendered at a time.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     concurrency: u32,
-    /// How long this worker may be silent before others reclaim what it runs.
+    /// The time after which other workers reclaim the operations of a silent worker.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = positive_seconds)]
     lease: Duration,
     /// How long a report may take.

@@ -175,7 +175,7 @@ async fn an_operation_canceled_while_pending_never_starts(url: String) {
     assert_eq!(client.wait_for_end(&canceled).await["state"], "canceled");
 }
 
-macro_rules! on_both {
+macro_rules! on_postgres_and_redis {
     ($($law:ident),* $(,)?) => {
         mod on_postgres {
             $(#[tokio::test(flavor = "multi_thread")]
@@ -195,7 +195,7 @@ macro_rules! on_both {
     };
 }
 
-on_both!(
+on_postgres_and_redis!(
     a_killed_worker_loses_no_operation,
     a_worker_prints_its_runs,
     a_drained_worker_loses_no_operation,

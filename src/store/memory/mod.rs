@@ -12,6 +12,7 @@ mod limits;
 mod listing;
 mod purging;
 mod reading;
+mod repository;
 mod reserving;
 mod shard;
 mod share;

@@ -67,7 +67,7 @@ def program():
     path = parser.parse_args().server
     if not os.access(path, os.X_OK):
         raise SystemExit(
-            f"there is no server at {path}: cargo build --example server --all-features"
+            f"there is no server at {path}: cargo build -p server"
         )
     return path
 

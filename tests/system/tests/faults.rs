@@ -244,12 +244,12 @@ impl<R: Purge<Output = RecordedResponse>> Purge for Flaky<R> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn memory() {
+async fn memory_keeps_the_laws_despite_faults() {
     conformance::all(async |ttl| Flaky::new(MemoryStore::new().ttl(ttl))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redb() {
+async fn redb_keeps_the_laws_despite_faults() {
     use tower_operations_redb::RedbStore;
     let name = format!("faults-{}.redb", std::process::id());
     let path = std::env::temp_dir().join(name);
@@ -260,7 +260,7 @@ async fn redb() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgres() {
+async fn postgres_keeps_the_laws_despite_faults() {
     use tower_operations_postgres::PostgresStore;
     let server = test_support::postgres::Postgres::start().await;
     let pool = sqlx::PgPool::connect(&server.url()).await.unwrap();
@@ -269,7 +269,7 @@ async fn postgres() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis() {
+async fn redis_keeps_the_laws_despite_faults() {
     use tower_operations_redis::RedisStore;
     let server = test_support::redis::Redis::start().await;
     let store: RedisStore = RedisStore::connect(&server.url()).await.unwrap();

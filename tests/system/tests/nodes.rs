@@ -345,7 +345,8 @@ async fn check_shared_operations(store: &str) {
 
 const RERUN: [&str; 4] = ["--lease", "1", "--on-interrupted", "rerun:3"];
 
-/// Starts an operation at node a, sends a signal to node a, and waits until node b ends the operation.
+/// Starts an operation at node a, sends a signal to node a, and waits until node b ends the
+/// operation.
 async fn rerun_after_signal(nodes: &Nodes, signal: &str) -> String {
     let (a, b) = nodes.clients();
     let location = a.post_accepted("/reports", order(20, 50)).await;

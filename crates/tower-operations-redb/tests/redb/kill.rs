@@ -47,7 +47,7 @@ async fn victim() {
     };
     let store = RedbStore::open(path).unwrap();
     let print_step = |step: &str, id: &OperationId| {
-        // In one write, so that no line is torn.
+        // The line is written in one call, so that no line is torn.
         let line = format!("{step} {id}\n");
         std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
     };

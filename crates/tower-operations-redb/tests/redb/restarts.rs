@@ -33,7 +33,7 @@ const LAST: u32 = 4;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn print_event(event: &str, id: &OperationId) {
-    // In one write, so that no line is torn.
+    // The line is written in one call, so that no line is torn.
     let line = format!("{event} {id}\n");
     std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
 }

@@ -157,7 +157,8 @@ impl Node {
         self.state.lock().await
     }
 
-    /// Sends SIGKILL, and starts a new process when `meanwhile` is over. Returns the time of the start.
+    /// Sends SIGKILL, and starts a new process when `meanwhile` is over. Returns the time of
+    /// the start.
     pub(crate) async fn kill(
         &self,
         state: &mut State,
