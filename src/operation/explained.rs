@@ -5,8 +5,7 @@ use serde_json::Value;
 
 use super::{
     Problem, RecordedResponse,
-    problem::essence,
-    recorded::{is_json_type, is_utf8},
+    media_type::{essence, is_json_type, is_utf8},
 };
 use crate::codec::is_json_down_to;
 

@@ -266,14 +266,5 @@ fn weigh(value: &Value) -> usize {
     size_of::<Value>() + inside
 }
 
-/// Returns a media type without its parameters.
-pub(crate) fn essence(media_type: &[u8]) -> &[u8] {
-    media_type
-        .split(|byte| *byte == b';')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii()
-}
-
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,11 @@ use http::{
     header::{self, CONTENT_LENGTH},
 };
 
-use super::{BufferedBody, Failure, FailureKind, Outcome, explained::problem_of, problem::essence};
+use super::{
+    BufferedBody, Failure, FailureKind, Outcome,
+    explained::problem_of,
+    media_type::{essence, is_json_type, is_utf8},
+};
 use crate::codec::{HeaderBlock, is_json, push_number};
 
 /// A response of the inner service: status, headers, body and trailers, byte for byte.
@@ -270,27 +274,6 @@ fn embed(headers: &HeaderMap, body: &[u8]) -> Embedding {
         return Embedding::Text;
     }
     Embedding::No
-}
-
-/// Returns whether a media type, without parameters, is JSON (RFC 6839, section 3.1).
-pub(super) fn is_json_type(essence: &[u8]) -> bool {
-    let ends_with = |end: &[u8]| {
-        let at = essence.len().saturating_sub(end.len());
-        essence[at..].eq_ignore_ascii_case(end)
-    };
-    essence.eq_ignore_ascii_case(b"application/json") || ends_with(b"+json")
-}
-
-/// Returns whether the `charset` of a text is absent or one that is valid UTF-8.
-pub(super) fn is_utf8(media_type: &[u8]) -> bool {
-    media_type
-        .split(|byte| *byte == b';')
-        .skip(1)
-        .filter_map(|parameter| {
-            let parameter = parameter.trim_ascii().to_ascii_lowercase();
-            parameter.strip_prefix(b"charset=").map(<[u8]>::to_vec)
-        })
-        .all(|charset| matches!(charset.as_slice(), b"utf-8" | b"\"utf-8\"" | b"us-ascii"))
 }
 
 #[cfg(test)]

@@ -184,7 +184,7 @@ impl<R, D> Operations<R, D> {
     /// [dispatched](Self::dispatching) does not count once it is in the queue.
     ///
     /// Each request may hold its body in memory, so the process may need this number times the
-    /// [`body_limit`](AsyncAcceptLayer::body_limit): set both according to the memory that is
+    /// [`body_limit`](crate::AsyncAcceptLayer::body_limit): set both according to the memory that is
     /// available.
     ///
     /// # Panics

@@ -1,14 +1,12 @@
 //! Answering a poll request.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, Response, StatusCode, Uri, header::ALLOW, request::Parts};
 
 use super::{
     PollBody, PollFuture, conditional,
+    context::in_context,
     end::{cancel, delete},
     events::events,
     find::{FoundRecord, find, find_now, visible},
@@ -20,11 +18,10 @@ use super::{
 };
 use crate::{
     dialect::{
-        Action, Answer, ApiError, Context, PollRequest, RequestView, Urls, original_uri,
-        path_is_below, unescaped, whole_seconds,
+        Action, Answer, ApiError, PollRequest, RequestView, original_uri, path_is_below, unescaped,
     },
     operation::{BufferedBody, OperationId},
-    store::{Record, Store, StoreError},
+    store::Store,
 };
 
 pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> PollFuture {
@@ -275,56 +272,4 @@ fn shown<S: Store>(
         }
     }
     answer.unwrap_or_else(|fault| settings.fault(&fault))
-}
-
-/// Returns the API error for a failed store, about one operation or in general.
-#[cold]
-pub(super) fn unavailable<S: Store>(
-    settings: &Settings<S>,
-    id: Option<&OperationId>,
-    error: &StoreError,
-) -> ApiError {
-    let id = id.map(tracing::field::display);
-    tracing::error!(
-        id,
-        error = error.report(),
-        "operation not read, store unavailable"
-    );
-    ApiError::Unavailable {
-        retry_after: settings.shared.retry_after.retry_after(Duration::ZERO),
-    }
-}
-
-/// Calls `f` with everything that a dialect needs to answer with `record`.
-pub(super) fn in_context<S: Store, T>(
-    settings: &Settings<S>,
-    parts: &Parts,
-    record: &Record<S::Output>,
-    answer: impl FnOnce(&Context<'_>) -> T,
-) -> T {
-    let urls = settings.shared.locator.urls(parts, record.operation().id());
-    answer(&context(settings, parts, record, &urls))
-}
-
-/// Returns the context of an operation at `urls`, as a dialect needs it.
-pub(super) fn context<'a, S: Store>(
-    settings: &'a Settings<S>,
-    parts: &'a Parts,
-    record: &Record<S::Output>,
-    urls: &'a Urls,
-) -> Context<'a> {
-    let operation = record.operation();
-    let mut context = Context::new(urls, &settings.shared.replay);
-    context.inline_limit = settings.inline_limit;
-    context.query = parts.uri.query();
-    if !operation.state().is_terminal() {
-        let created = operation.metadata().created_at();
-        let age = created.and_then(|at| SystemTime::now().duration_since(at).ok());
-        let pause = settings
-            .shared
-            .retry_after
-            .retry_after(age.unwrap_or_default());
-        context.retry_after = Some(whole_seconds(pause));
-    }
-    context
 }

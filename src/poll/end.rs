@@ -5,9 +5,9 @@ use std::sync::Arc;
 use http::{Response, header::ETAG, request::Parts};
 
 use super::{
-    answer::{in_context, unavailable},
     capabilities::EndCapability,
     conditional,
+    context::{in_context, unavailable},
     find::find,
     precondition::{self, NamedTags},
     settings::Settings,

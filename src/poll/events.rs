@@ -6,9 +6,9 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
 
 use super::{
-    answer::in_context,
     body::{EventStreamState, NextEvent, PollBody},
     conditional,
+    context::in_context,
     settings::{HeldLimit, HeldPoll, Settings},
 };
 use crate::{

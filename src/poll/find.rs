@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::request::Parts;
 
-use super::{answer::unavailable, settings::Settings, unknown::not_found};
+use super::{context::unavailable, settings::Settings, unknown::not_found};
 use crate::{
     dialect::ApiError,
     operation::OperationId,

@@ -3,7 +3,7 @@
 use http::{Response, request::Parts};
 
 use super::{
-    answer::{context, unavailable},
+    context::{context, unavailable},
     settings::Settings,
 };
 use crate::{

@@ -44,6 +44,7 @@ mod answer;
 mod body;
 mod capabilities;
 mod conditional;
+mod context;
 mod end;
 mod events;
 mod find;

@@ -11,7 +11,7 @@ use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::operate::inner_error;
+use super::failures::inner_error;
 use crate::{
     BoxError,
     operation::{BodyCollector, BufferedBody, FailureKind, OperationId, Outcome, RecordedResponse},

@@ -10,7 +10,7 @@ use std::{
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
-    InFlight, Runtime, catch_panic::CatchPanic, operate::unreadable, run_context::RunContext,
+    InFlight, Runtime, catch_panic::CatchPanic, failures::unreadable, run_context::RunContext,
 };
 use crate::{
     operation::OperationId,

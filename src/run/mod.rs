@@ -83,6 +83,7 @@ mod dispatch;
 mod dispatcher;
 mod drain;
 mod draining;
+mod failures;
 mod gate;
 mod handle;
 mod handler;

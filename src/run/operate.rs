@@ -18,6 +18,7 @@ use super::{
     AcceptedRequest, BufferedRequest, RunLimits, RunOutcome, Runtime, Timeout,
     catch_panic::CatchPanic,
     collect::collect,
+    failures::{inner_error, unreadable},
     heartbeat, now_or_never,
     outcome::outcome_of,
     persist::{retry_until_certain, retry_until_certain_for},
@@ -27,7 +28,7 @@ use super::{
 use crate::{
     BoxError,
     call::until_ready,
-    operation::{BufferedBody, FailureKind, OperationId, Outcome, RecordedResponse},
+    operation::{BufferedBody, FailureKind, Outcome, RecordedResponse},
     store::{Lease, StoreError, Written},
 };
 
@@ -137,13 +138,6 @@ async fn look_for<R: Lease>(node: &Runtime<R>, work: &RunContext) {
         Ok(Err(panicked)) => panicked.forget(),
         Ok(Ok(_)) | Err(_) => {}
     }
-}
-
-/// Logs that the stored data of a running operation is damaged. The operation is not
-/// retried, since the store would refuse it again.
-#[cold]
-pub(super) fn unreadable(id: &OperationId, error: &StoreError) {
-    tracing::error!(%id, error = error.report(), "running operation not read");
 }
 
 pub(super) type RunEnd = Result<Outcome<RecordedResponse>, NoOutcome>;
@@ -343,14 +337,4 @@ where
             )))
         }
     }
-}
-
-/// Returns the outcome of a service error. The id is in the span of the run as well.
-pub(super) fn inner_error(id: &OperationId, error: &BoxError) -> Outcome<RecordedResponse> {
-    tracing::error!(
-        %id,
-        error = &**error as &dyn std::error::Error,
-        "the inner service returned an error"
-    );
-    Outcome::failed(FailureKind::InnerError)
 }
