@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 if ! command -v cargo >/dev/null; then
-  echo "tests/run.sh: cargo is missing; install Rust 1.89 or newer (https://rustup.rs)" >&2
+  echo "tests/run.sh: cargo is missing; install Rust 1.94 or newer (https://rustup.rs)" >&2
   exit 1
 fi
 

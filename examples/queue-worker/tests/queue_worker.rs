@@ -1,9 +1,10 @@
 //! The worker with its own queue, run as a process.
 
-use http::{Method, StatusCode};
-use serde_json::{Value, json};
+use http::StatusCode;
+use serde_json::json;
 use test_support::{
-    client::{Answer, Client},
+    client::Client,
+    operations::{assert_problem, wait_until_running},
     process::Example,
 };
 
@@ -101,33 +102,4 @@ async fn a_queue_worker_writes_its_own_errors() {
         assert_eq!(answer.header("content-type"), "application/json");
         assert_eq!(answer.json()["error"], code, "{path}");
     }
-}
-
-#[track_caller]
-fn assert_problem(answer: &Answer, status: u16, kind: &str) {
-    assert_eq!(answer.status().as_u16(), status, "{answer:?}");
-    assert_eq!(answer.header("content-type"), "application/problem+json");
-    let problem = answer.json();
-    assert_eq!(problem["status"], status, "{problem}");
-    let problem_type = problem.get("type").and_then(Value::as_str);
-    assert_eq!(problem_type.unwrap_or("about:blank"), kind, "{problem}");
-}
-
-async fn wait_until_running(client: &Client, location: &str) {
-    let mut answer = client.get(location).await;
-    while answer.json()["state"] == "pending" {
-        answer = wait_for_change(client, location, &answer).await;
-    }
-    assert_eq!(answer.json()["state"], "running");
-}
-
-/// Waits until the operation has changed.
-async fn wait_for_change(client: &Client, location: &str, previous: &Answer) -> Answer {
-    let request = client
-        .request(Method::GET, location)
-        .header("prefer", "wait=30")
-        .header("if-none-match", previous.header("etag"));
-    let answer = client.send(request, "".into()).await;
-    assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
-    answer
 }

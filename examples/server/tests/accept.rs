@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 use test_support::{
     client::{Answer, Client},
+    operations::{assert_problem, data_of, id_in, ids},
     process::Example,
 };
 use tokio::{task::JoinSet, time::Instant};
@@ -339,36 +340,4 @@ async fn ask(client: &Client, method: &Method, location: &str, tenant: &str) -> 
 async fn list_ids(client: &Client, tenant: &str, query: &str) -> Vec<String> {
     let path = format!("/operations/{query}");
     ids(&ask(client, &Method::GET, &path, tenant).await)
-}
-
-#[track_caller]
-fn ids(page: &Answer) -> Vec<String> {
-    assert_eq!(page.status(), StatusCode::OK, "{page:?}");
-    let page = page.json();
-    let operations = page["operations"].as_array().unwrap().iter();
-    operations
-        .map(|operation| operation["id"].as_str().unwrap().to_owned())
-        .collect()
-}
-
-fn id_in(location: &str) -> &str {
-    location.strip_prefix("/operations/").unwrap()
-}
-
-/// Returns the data of the events of an ended stream.
-fn data_of(events: &Answer) -> Vec<Value> {
-    let text = std::str::from_utf8(events.body()).unwrap();
-    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
-    data.map(|data| serde_json::from_str(data).unwrap())
-        .collect()
-}
-
-#[track_caller]
-fn assert_problem(answer: &Answer, status: u16, kind: &str) {
-    assert_eq!(answer.status().as_u16(), status, "{answer:?}");
-    assert_eq!(answer.header("content-type"), "application/problem+json");
-    let problem = answer.json();
-    assert_eq!(problem["status"], status, "{problem}");
-    let problem_type = problem.get("type").and_then(Value::as_str);
-    assert_eq!(problem_type.unwrap_or("about:blank"), kind, "{problem}");
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use test_support::{
     client::{Answer, Client},
+    operations::{assert_problem, progress_of, wait_until_running},
     process::{Example, Exit, PATIENCE, run},
 };
 use tokio::time::{Instant, sleep};
@@ -512,53 +513,6 @@ async fn an_unavailable_store_is_an_error_with_its_cause() {
         "{errors}"
     );
     assert_eq!(line.matches("os error 2").count(), 1, "{errors}");
-}
-
-#[track_caller]
-fn assert_problem(answer: &Answer, status: u16, kind: &str) {
-    assert_eq!(answer.status().as_u16(), status, "{answer:?}");
-    assert_eq!(answer.header("content-type"), "application/problem+json");
-    let problem = answer.json();
-    assert_eq!(problem["status"], status, "{problem}");
-    let problem_type = problem.get("type").and_then(Value::as_str);
-    assert_eq!(problem_type.unwrap_or("about:blank"), kind, "{problem}");
-}
-
-/// Returns each progress that was observed until the operation ended.
-async fn progress_of(client: &Client, location: &str) -> Vec<Value> {
-    let mut observed = Vec::new();
-    let mut answer = client.get(location).await;
-    loop {
-        let operation = answer.json();
-        if let Some(progress) = operation.get("progress")
-            && observed.last() != Some(progress)
-        {
-            observed.push(progress.clone());
-        }
-        if !matches!(operation["state"].as_str(), Some("pending" | "running")) {
-            return observed;
-        }
-        answer = wait_for_change(client, location, &answer).await;
-    }
-}
-
-async fn wait_until_running(client: &Client, location: &str) {
-    let mut answer = client.get(location).await;
-    while answer.json()["state"] == "pending" {
-        answer = wait_for_change(client, location, &answer).await;
-    }
-    assert_eq!(answer.json()["state"], "running");
-}
-
-/// Waits until the operation has changed.
-async fn wait_for_change(client: &Client, location: &str, previous: &Answer) -> Answer {
-    let request = client
-        .request(Method::GET, location)
-        .header("prefer", "wait=30")
-        .header("if-none-match", previous.header("etag"));
-    let answer = client.send(request, "".into()).await;
-    assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
-    answer
 }
 
 /// Polls until `reached`, where the server does not hold polls or there is no change to

@@ -12,6 +12,7 @@ use hyper_util::{
 };
 use test_support::{
     client::Client,
+    operations::{id_in, ids},
     process::{Example, PATIENCE},
 };
 use tokio::time::timeout;
@@ -196,17 +197,7 @@ async fn open(
 
 /// Returns the ids of all operations.
 async fn list_ids(client: &Client) -> Vec<String> {
-    let page = client.get("/operations/").await;
-    assert_eq!(page.status(), StatusCode::OK, "{page:?}");
-    let page = page.json();
-    let operations = page["operations"].as_array().unwrap().iter();
-    operations
-        .map(|operation| operation["id"].as_str().unwrap().to_owned())
-        .collect()
-}
-
-fn id_in(location: &str) -> &str {
-    location.strip_prefix("/operations/").unwrap()
+    ids(&client.get("/operations/").await)
 }
 
 /// Waits at most [`PATIENCE`].

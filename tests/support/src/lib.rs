@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod hooked;
+pub mod operations;
 pub mod pages;
 pub mod postgres;
 pub mod private;
