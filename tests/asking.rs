@@ -829,7 +829,7 @@ async fn an_invalid_value_is_quoted_with_the_allowed_ones() {
                 "{dialect:?} {query}"
             );
             let text = answer.text();
-            let expected = format!(" is no value for {name}, which takes ");
+            let expected = format!(" is not a value of {name}, which takes ");
             assert!(text.contains(&expected), "{dialect:?} {query}: {text}");
             assert!(
                 text.contains(&value[..value.len().min(60)]),
@@ -844,7 +844,7 @@ async fn an_invalid_value_is_quoted_with_the_allowed_ones() {
     let detail = answer.detail(400, "invalid-wait");
     assert_eq!(
         detail,
-        "\"soon\" is no value for wait, which takes whole seconds, as 10."
+        "\"soon\" is not a value of wait, which takes whole seconds, such as 10."
     );
     let google = Operations::new(store)
         .dialect(Google::default())

@@ -21,9 +21,11 @@ impl ApiError {
                 Status::BAD_REQUEST,
                 "An operation id is missing",
             ),
-            Self::InvalidId { .. } => {
-                ("invalid-id", Status::BAD_REQUEST, "This is no operation id")
-            }
+            Self::InvalidId { .. } => (
+                "invalid-id",
+                Status::BAD_REQUEST,
+                "This is not an operation id",
+            ),
             Self::InvalidWait { .. } => (
                 "invalid-wait",
                 Status::BAD_REQUEST,
@@ -157,7 +159,7 @@ impl ApiError {
                 let what = field.unwrap_or("The id");
                 format!("{what} is {}: {why}.", Quoted(value))
             }
-            Self::InvalidWait { value } => no_value("wait", value, "whole seconds, as 10"),
+            Self::InvalidWait { value } => no_value("wait", value, "whole seconds, such as 10"),
             Self::KeyMissing => "Send Idempotency-Key: one string in double quotes, another one \
                                  for each request."
                 .to_owned(),
@@ -211,10 +213,10 @@ impl ApiError {
             Self::AlreadyFinished { id, state } => {
                 format!("The operation {id} has {state} already.")
             }
-            Self::NotFinished { id } => format!("The operation {id} is still going on."),
+            Self::NotFinished { id } => format!("The operation {id} has not ended yet."),
             Self::IdTaken { id } => format!("The id {id} is in use. Choose another one."),
             Self::Deleted { id, name } => format!(
-                "This request made the operation {id}, which was deleted. Another {} makes \
+                "This request created the operation {id}, which was deleted. Another {} creates \
                  another operation.",
                 name.field()
             ),
@@ -233,7 +235,7 @@ impl ApiError {
 
 fn no_value(parameter: &str, value: &str, allowed: &str) -> String {
     let value = Quoted(value);
-    format!("{value} is no value for {parameter}, which takes {allowed}.")
+    format!("{value} is not a value of {parameter}, which takes {allowed}.")
 }
 
 /// The maximum number of characters of a value that are quoted.
