@@ -44,11 +44,12 @@ impl<R: Lease<Output = RecordedResponse>> RecoveryLooks<R> {
                     store.did_not_answer();
                 }
             }
-            // A look that was due but not allowed is followed by a whole pause.
-            let until_due = last_look
-                .map(|last| self.interval.saturating_sub(last.elapsed()))
-                .filter(|rest| !rest.is_zero());
-            let pause = until_due.unwrap_or(self.interval).min(term / 4);
+            let until_due = match (is_due, last_look) {
+                (false, Some(last)) => self.interval.saturating_sub(last.elapsed()),
+                // The look has just succeeded, or was due and not allowed.
+                _ => self.interval,
+            };
+            let pause = until_due.min(term / 4);
             if timeout(pause, released).await.is_ok() {
                 sleep(TOGETHER).await;
             }
