@@ -91,6 +91,13 @@ async fn serve(
     Ok(response)
 }
 
+/// Returns whether the handler answers this request with a final status (RFC 9110, section 15).
+fn has_final_status(request: &Request<BufferedBody>) -> bool {
+    let status = request.headers().get("x-status");
+    let status = status.and_then(|status| status.to_str().ok()?.parse::<u16>().ok());
+    status.is_none_or(|status| (200..600).contains(&status))
+}
+
 async fn check_requests(choice: Choice<'_>, requests: Vec<Request<BufferedBody>>) {
     let store = MemoryStore::new();
     let mut operations = world::operations(choice, &store);
@@ -116,12 +123,16 @@ async fn check_requests(choice: Choice<'_>, requests: Vec<Request<BufferedBody>>
             continue;
         }
         let answer = Answer::read(response).await;
+        let mut ends = Vec::new();
         // A signaled handler that never accepts is answered after its time-out.
-        let ends: &[StatusCode] = match choice.has(b'S') {
-            true => &[StatusCode::GATEWAY_TIMEOUT],
-            false => &[],
-        };
-        answer.check(request.method(), ends);
+        if choice.has(b'S') {
+            ends.push(StatusCode::GATEWAY_TIMEOUT);
+        }
+        // A direct response that is not final is replaced.
+        if !has_final_status(request) {
+            ends.push(StatusCode::BAD_GATEWAY);
+        }
+        answer.check(request.method(), &ends);
         assert_ne!(answer.status, StatusCode::NOT_IMPLEMENTED, "{answer:?}");
         if !answer.status.is_success() {
             continue;
