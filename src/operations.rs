@@ -64,7 +64,7 @@ pub struct Operations<R, D = InProcess> {
 impl<R> Operations<R> {
     /// Creates operations that are kept in `store` and run in this process.
     pub fn new(store: R) -> Self {
-        Self::of(Runtime::new(store))
+        Self::from_runtime(Runtime::new(store))
     }
 }
 
@@ -98,7 +98,7 @@ impl<R, D: Dispatch> Operations<R, D> {
     /// operations.layer().after(Duration::from_secs(1)); // all but this compiles
     /// ```
     pub fn dispatching(store: R, dispatch: D) -> Self {
-        Self::of(Runtime::dispatching(store, Dispatcher::to(dispatch)))
+        Self::from_runtime(Runtime::dispatching(store, Dispatcher::to(dispatch)))
     }
 }
 
@@ -131,7 +131,7 @@ impl<R: Lease<Output = RecordedResponse>, D> Operations<R, D> {
     /// settings.
     pub fn layer(&self) -> AsyncAcceptLayer<R, D> {
         let (runtime, shared) = (Arc::clone(&self.runtime), Arc::clone(&self.shared));
-        AsyncAcceptLayer::of(runtime, shared, self.limits)
+        AsyncAcceptLayer::from_runtime(runtime, shared, self.limits)
     }
 }
 
@@ -139,7 +139,7 @@ impl<R: Repository + Watch, D> Operations<R, D> {
     /// Returns the service that answers polls, cancels and requests for results. Mount it at
     /// the [public path](Self::public_path).
     pub fn poll_service(&self) -> PollService<R> {
-        PollService::of(Arc::clone(&self.runtime), Arc::clone(&self.shared))
+        PollService::from_runtime(Arc::clone(&self.runtime), Arc::clone(&self.shared))
     }
 }
 

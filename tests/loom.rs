@@ -241,7 +241,7 @@ fn one_of_timer_return_and_disconnect_wins() {
         let gate = Arc::new(Gate::new());
         let timer = thread::spawn({
             let gate = gate.clone();
-            move || gate.ask()
+            move || gate.request_creation()
         });
         let client = spawn_leave(&gate);
         let (answered, created) = conclude(&gate, |_| true);
@@ -258,10 +258,10 @@ fn a_signal_and_a_timer_request_one_create_and_wake_the_task() {
         let signal = spawn_accept(&gate);
         let timer = thread::spawn({
             let gate = gate.clone();
-            move || gate.ask()
+            move || gate.request_creation()
         });
         // Blocks for ever, which loom reports, if neither wakes the task.
-        block_on(gate.asked());
+        block_on(gate.creation_requested());
         assert!(gate.created(true));
         assert_eq!(signal.join().unwrap(), Ok(()));
         timer.join().unwrap();
@@ -291,7 +291,7 @@ fn every_signal_is_answered_when_the_create_fails() {
 fn a_signal_gets_the_result_of_its_create() {
     model_with(4, || {
         let gate = Arc::new(Gate::new());
-        gate.ask();
+        gate.request_creation();
         let signal = spawn_accept(&gate);
         assert!(gate.created(false));
         // A signal before the failure is denied. A later one requests another create.
@@ -309,7 +309,7 @@ fn a_signal_gets_a_failure_before_the_call_returns() {
     model(|| {
         let gate = Arc::new(Gate::new());
         let signal = spawn_accept(&gate);
-        block_on(gate.asked());
+        block_on(gate.creation_requested());
         assert!(gate.created(false));
         assert_eq!(signal.join().unwrap(), Err(AcceptDenied::Failed));
         assert_eq!(gate.returned(), AfterReturn::Answer);
@@ -320,7 +320,7 @@ fn a_signal_gets_a_failure_before_the_call_returns() {
 fn a_call_is_dropped_once_if_its_client_leaves_during_a_failing_create() {
     model(|| {
         let gate = Arc::new(Gate::new());
-        gate.ask();
+        gate.request_creation();
         let client = spawn_leave(&gate);
         // The call is held again and dropped from there, unless the client has left
         // before.
@@ -334,7 +334,7 @@ fn a_call_is_dropped_once_if_its_client_leaves_during_a_failing_create() {
 fn a_client_that_leaves_during_a_successful_create_drops_nothing() {
     model(|| {
         let gate = Arc::new(Gate::new());
-        gate.ask();
+        gate.request_creation();
         let client = spawn_leave(&gate);
         assert!(gate.created(true));
         assert!(!client.join().unwrap());

@@ -613,6 +613,35 @@ async fn a_request_to_a_nested_router_is_rerun_with_its_original_uri() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_authenticating_layer_recognizes_a_rerun_by_its_handle() {
+    for (trusts_handles, expected) in [(true, State::Succeeded), (false, State::Failed)] {
+        let (memory, runs) = (MemoryStore::new(), Runs::default());
+        let first = Node::start("first", &memory, &runs, hang(), rerunnable);
+        let second = Node::start("second", &memory, &runs, respond("done"), rerunnable);
+        let app = second.app.clone();
+        let authenticated = service_fn(move |request: Request<BufferedBody>| {
+            let app = app.clone();
+            let has_handle = request.extensions().get::<OperationHandle>().is_some();
+            let may_pass = trusts_handles && has_handle;
+            async move {
+                if !may_pass && !request.headers().contains_key("authorization") {
+                    let mut refused = Response::new(BufferedBody::default());
+                    *refused.status_mut() = StatusCode::UNAUTHORIZED;
+                    return Ok(refused);
+                }
+                let response: Result<_, Infallible> = app.oneshot(request).await;
+                response.map(|response| response.map(BufferedBody::from))
+            }
+        });
+        let recovery = second.operations.recovery().rerun_with(authenticated, 3);
+        tokio::spawn(recovery.run());
+        let id = first.post().await;
+        first.kill();
+        assert_eq!(wait_for_end(&memory, &id).await.0, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn operations_of_every_mode_can_be_rerun() {
     for mode in ["after", "signaled", "preferred"] {
         let (memory, runs) = (MemoryStore::new(), Runs::default());

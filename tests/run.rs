@@ -793,3 +793,20 @@ async fn leases_are_renewed_throughout_a_run() {
     }
     assert_eq!(setup.wait_for_end(&id).await.state(), State::Succeeded);
 }
+
+#[tokio::test]
+async fn a_lease_is_set_before_a_run_service_is_cloned() {
+    let inner = service_fn(async |_: Request<BufferedBody>| {
+        Ok::<_, BoxError>(Response::new(BufferedBody::default()))
+    });
+    let lease = || LeaseConfig::new(NodeId::named("worker"), Duration::from_secs(9));
+    let service = RunService::new(MemoryStore::new(), inner);
+    // A drain handle does not share the lease.
+    let _drain = service.drain_handle();
+    let service = service.lease(lease());
+    assert_eq!(service.lease_config().term, Duration::from_secs(9));
+    let clone = service.clone();
+    let late = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| clone.lease(lease())));
+    assert!(late.is_err());
+    assert_eq!(service.lease_config().term, Duration::from_secs(9));
+}

@@ -70,7 +70,7 @@ impl<B> MaybeBuffered<B> {
         if version > Version::HTTP_11 || body.is_end_stream() {
             return (Self::passing(body), RemainingBody::default());
         }
-        let (body, rest) = RemainingBody::of(body);
+        let (body, rest) = RemainingBody::split(body);
         let kind = BodyKind::Lent { body };
         (Self { kind }, rest)
     }

@@ -67,7 +67,7 @@ where
             }
             ControlFlow::Continue(leaving) => {
                 let (record, run) = InProcess::begin(leaving);
-                let created = CreatedOperation::of(&record);
+                let created = CreatedOperation::from_record(&record);
                 // Dropped before the run begins on another thread, so that the store has
                 // the only reference then.
                 drop(record);
@@ -136,7 +136,7 @@ where
     // The client may have disconnected; the operation exists.
     let tell = |taken| {
         let _ = tell.send(match taken {
-            Taken::Yes(record) => Ok(AcceptAnswer::New(CreatedOperation::of(&record))),
+            Taken::Yes(record) => Ok(AcceptAnswer::New(CreatedOperation::from_record(&record))),
             Taken::No => Err(Refusal::Unavailable),
         });
     };

@@ -141,9 +141,9 @@ impl<C, E> Going<Response<C>, E> {
                     ReplyKind::Direct,
                 ),
                 Ok((Told::Settled(response), _)) => ours((response, ReplyKind::Direct)),
-                Ok((Told::Accepted(record), _)) => {
-                    ours(front.answer(&Ok(AcceptAnswer::New(CreatedOperation::of(&record)))))
-                }
+                Ok((Told::Accepted(record), _)) => ours(front.answer(&Ok(AcceptAnswer::New(
+                    CreatedOperation::from_record(&record),
+                )))),
                 Ok((Told::Panicked(payload), _)) => resume_unwind(payload),
                 Ok((Told::Failed(kind), _)) => ours(front.refuse(&Refusal::Failed(kind), rest)),
                 Ok((Told::ShutDown, _)) => ours(front.refuse(&Refusal::Closed, rest)),

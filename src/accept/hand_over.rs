@@ -18,7 +18,7 @@ use super::{
     create::is_free,
     departure::Departure,
     going::{Going, HeldCall},
-    idempotency::sent,
+    idempotency::request_name,
     inner::Inner,
     mode::{Decision, ReplyKind},
     policy::Policy,
@@ -63,7 +63,7 @@ impl Wanted {
     /// Returns the name that the client gave the request.
     pub(super) fn name(&self) -> RequestName {
         match &self.new.key {
-            Some(key) => sent(key),
+            Some(key) => request_name(key),
             None => RequestName::Id(self.new.id.clone()),
         }
     }

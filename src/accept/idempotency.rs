@@ -194,7 +194,7 @@ const KEY: &str = "key:";
 const ID: &str = "id:";
 
 /// Returns the name that the client of a key has sent.
-pub(super) fn sent(key: &IdempotencyKey) -> RequestName {
+pub(super) fn request_name(key: &IdempotencyKey) -> RequestName {
     let id = key.name.strip_prefix(ID).and_then(|id| id.parse().ok());
     match id {
         Some(id) => RequestName::Id(id),

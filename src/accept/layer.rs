@@ -50,7 +50,7 @@ impl<R: Lease<Output = RecordedResponse>> AsyncAcceptLayer<R> {
     /// This is [`Operations::new`](crate::Operations::new) with its
     /// [`layer`](crate::Operations::layer).
     pub fn new(store: R) -> Self {
-        Self::of(
+        Self::from_runtime(
             Arc::new(Runtime::new(store)),
             Arc::default(),
             RunLimits::default(),
@@ -59,7 +59,7 @@ impl<R: Lease<Output = RecordedResponse>> AsyncAcceptLayer<R> {
 }
 
 impl<R, D> AsyncAcceptLayer<R, D> {
-    pub(crate) fn of(
+    pub(crate) fn from_runtime(
         runtime: Arc<Runtime<R>>,
         shared: Arc<SharedSettings>,
         limits: RunLimits,

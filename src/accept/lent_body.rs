@@ -114,7 +114,7 @@ impl<B: Body<Data = Bytes> + Send + 'static> Discard for ReturnSlot<B> {
 
 impl RemainingBody {
     /// Splits a body into the part for the inner service and the slot for the unread rest.
-    pub(super) fn of<B>(body: B) -> (LentBody<B>, Self)
+    pub(super) fn split<B>(body: B) -> (LentBody<B>, Self)
     where
         B: Body<Data = Bytes> + Send + 'static,
     {

@@ -33,7 +33,7 @@ impl Mode {
     /// Decides for one request. `wait` only bounds the time of requests that become
     /// asynchronous anyway, up to `max_wait`. With `needs_preference` only requests that
     /// prefer it become asynchronous.
-    pub(super) fn of(
+    pub(super) fn decide(
         self,
         preferences: Preferences,
         max_wait: Duration,
@@ -170,7 +170,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("prefer", HeaderValue::from_static(prefer));
         let cap = Duration::from_secs(30);
-        let (way, preferred) = when.of(Preferences::from_headers(&headers), cap, false);
+        let (way, preferred) = when.decide(Preferences::from_headers(&headers), cap, false);
         let mut marked = HeaderMap::new();
         preferred.mark(&mut marked, ReplyKind::Accepted, cap);
         let applied = marked
@@ -191,10 +191,10 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert("prefer", HeaderValue::from_static("wait=3"));
-            let (way, _) = when.of(Preferences::from_headers(&headers), cap, true);
+            let (way, _) = when.decide(Preferences::from_headers(&headers), cap, true);
             assert_eq!(way, Decision::Pass, "{when:?}");
             headers.append("prefer", HeaderValue::from_static("respond-async"));
-            let (way, preferred) = when.of(Preferences::from_headers(&headers), cap, true);
+            let (way, preferred) = when.decide(Preferences::from_headers(&headers), cap, true);
             assert_ne!(way, Decision::Pass, "{when:?}");
             let mut marked = HeaderMap::new();
             preferred.mark(&mut marked, ReplyKind::Accepted, cap);

@@ -123,7 +123,7 @@ impl Policy {
                 true => preferences.without_wait(),
                 false => preferences,
             };
-            (self.mode).of(preferences, self.max_wait, needs_preference)
+            (self.mode).decide(preferences, self.max_wait, needs_preference)
         } else {
             (Decision::Pass, AppliedPreferences::default())
         }

@@ -30,7 +30,10 @@ pub(super) fn repeated(
     if is_hidden(policy, record, &urls) {
         return Err(Refusal::deleted(record, name));
     }
-    Ok(AcceptAnswer::Repeated(CreatedOperation::of(record), urls))
+    Ok(AcceptAnswer::Repeated(
+        CreatedOperation::from_record(record),
+        urls,
+    ))
 }
 
 /// Returns whether the dialect answers as if the operation did not exist. Running

@@ -8,7 +8,7 @@ use tokio::{
 };
 use tracing::Instrument;
 
-use super::{idempotency::sent, refuse::Refusal};
+use super::{idempotency::request_name, refuse::Refusal};
 use crate::{
     operation::RecordedResponse,
     run::{Runtime, retry_until_certain},
@@ -66,7 +66,9 @@ impl ReservedKey {
             tokio::spawn(Box::pin(keeper.run(patience, tell).in_current_span()));
             match told.await.unwrap_or(Err(Refusal::Unavailable))? {
                 Some(reserved) => return Ok(reserved),
-                None if begun.elapsed() >= max_wait => return Err(Refusal::KeyInUse(sent(&key))),
+                None if begun.elapsed() >= max_wait => {
+                    return Err(Refusal::KeyInUse(request_name(&key)));
+                }
                 None => sleep(ASK_AGAIN).await,
             }
         }
@@ -121,9 +123,11 @@ impl<R: Repository> ReservationKeeper<R> {
                 Reservation::Operation(record) => Ok(Some(ReserveOutcome::Operation(record))),
                 Reservation::Answered(answer) => Ok(Some(ReserveOutcome::Answered(answer))),
                 Reservation::InProgress => Ok(None),
-                Reservation::Deleted(record) => Err(Refusal::deleted(&record, sent(&self.key))),
+                Reservation::Deleted(record) => {
+                    Err(Refusal::deleted(&record, request_name(&self.key)))
+                }
                 Reservation::Mismatch | Reservation::Reserved(_) => {
-                    Err(Refusal::KeyReused(sent(&self.key)))
+                    Err(Refusal::KeyReused(request_name(&self.key)))
                 }
             },
             Ok(Err(_)) | Err(_) => {

@@ -36,7 +36,7 @@ pub(super) type AcceptVerdict = Result<AcceptAnswer, Refusal>;
 pub(super) struct CreatedOperation(Operation<RecordedResponse>);
 
 impl CreatedOperation {
-    pub(super) fn of(record: &Record<RecordedResponse>) -> Self {
+    pub(super) fn from_record(record: &Record<RecordedResponse>) -> Self {
         let operation = record.operation();
         let (status, metadata) = (Status::Pending, operation.metadata().as_created());
         Self(Operation::from_parts(

@@ -37,7 +37,7 @@ impl HeaderBlock {
         let size = (map.iter())
             .map(|(name, value)| 6 + name.as_str().len() + value.len())
             .sum();
-        Self::of(size, |out| {
+        Self::with_size(size, |out| {
             for (name, value) in map.iter().filter(|(name, value)| keep(name, value)) {
                 let name = name.as_str().as_bytes();
                 // `http` limits a name to 64 KiB and no server accepts a value of 2 GiB.
@@ -54,7 +54,7 @@ impl HeaderBlock {
     }
 
     /// Creates a block from at most `size` bytes that `write` appends.
-    fn of(size: usize, write: impl FnOnce(&mut dyn BufMut)) -> Self {
+    fn with_size(size: usize, write: impl FnOnce(&mut dyn BufMut)) -> Self {
         if size > FEW {
             let mut many = Vec::with_capacity(size);
             write(&mut many);
@@ -100,7 +100,7 @@ impl HeaderBlock {
     /// Creates a block from its bytes; bytes that are not a valid field are ignored when
     /// reading.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
-        Self::of(bytes.len(), |out| out.put_slice(bytes))
+        Self::with_size(bytes.len(), |out| out.put_slice(bytes))
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {

@@ -36,14 +36,14 @@ enum RangeMatch {
 
 impl RangeMatch {
     fn of_events(range: &[u8]) -> Option<Self> {
-        Self::of(range, b"text/event-stream", b"text/*")
+        Self::from_range(range, b"text/event-stream", b"text/*")
     }
 
     fn of_json(range: &[u8]) -> Option<Self> {
-        Self::of(range, b"application/json", b"application/*")
+        Self::from_range(range, b"application/json", b"application/*")
     }
 
-    fn of(range: &[u8], name: &[u8], of_type: &[u8]) -> Option<Self> {
+    fn from_range(range: &[u8], name: &[u8], of_type: &[u8]) -> Option<Self> {
         match range {
             b"*/*" => Some(Self::Any),
             range if range.eq_ignore_ascii_case(name) => Some(Self::Name),

@@ -49,14 +49,14 @@ fn operation_object(operation: &OperationView<'_>, context: &Context<'_>) -> Ans
     let after_scheme = url.find("://").map_or(0, |scheme| scheme + 3);
     let path = url[after_scheme..].find('/');
     let path = path.map_or("", |path| &url[after_scheme + path..]);
-    let object = Object::of(operation)
+    let object = Object::begin_operation(operation)
         .value("id", path)
         .id("name", operation.id())
         .value("status", azure::status_word(operation.state()))
         .time("startTime", metadata.started_at().or(metadata.created_at()))
         .time("endTime", metadata.finished_at())
         .some("percentComplete", azure::percent(operation));
-    let object = match (operation.state(), ErrorWords::of(operation)) {
+    let object = match (operation.state(), ErrorWords::from_operation(operation)) {
         (State::Succeeded, _) if operation.response().is_some() => {
             object.result("properties", operation, context).0
         }
@@ -70,7 +70,7 @@ fn operation_object(operation: &OperationView<'_>, context: &Context<'_>) -> Ans
 
 impl Dialect for Arm {
     fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
-        azure::ask(request)
+        azure::parse_request(request)
     }
 
     fn accepted(&self, _: &OperationView<'_>, context: &Context<'_>) -> Response<BufferedBody> {

@@ -41,8 +41,8 @@ const PARTS: &[ResourcePart] = &[STATUS, RESULT, CANCEL];
 const OF_LISTS: [&str; 6] = ["$top", "$skip", "$filter", "top", "skip", "maxpagesize"];
 
 /// Parses a request of either Azure dialect.
-pub(super) fn ask(request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
-    routes::ask(request, PARTS, no_list).map_err(|fault| match fault {
+pub(super) fn parse_request(request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
+    routes::parse_request(request, PARTS, no_list).map_err(|fault| match fault {
         ApiError::MissingId => refuse(request, &OF_LISTS).err().unwrap_or(fault),
         fault => fault,
     })
@@ -80,7 +80,7 @@ pub(super) fn fault(fault: &ApiError) -> Response<BufferedBody> {
 
 fn monitor(operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
     let metadata = operation.metadata();
-    let mut monitor = Object::of(operation)
+    let mut monitor = Object::begin_operation(operation)
         .id("id", operation.id())
         .some("kind", metadata.name())
         .value("status", status_word(operation.state()))
@@ -96,7 +96,7 @@ fn monitor(operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
             };
         }
         State::Failed => {
-            if let Some(words) = ErrorWords::of(operation) {
+            if let Some(words) = ErrorWords::from_operation(operation) {
                 monitor = monitor.object("error", |error| words.fill(error));
             }
         }
@@ -109,7 +109,7 @@ fn monitor(operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
 
 impl Dialect for Azure {
     fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
-        ask(request)
+        parse_request(request)
     }
 
     fn accepted(
@@ -170,7 +170,7 @@ pub(super) fn result(operation: &OperationView<'_>, context: &Context<'_>) -> An
             .put(http::header::LOCATION, location)
             .retry_after(context));
     }
-    let Some(words) = ErrorWords::of(operation) else {
+    let Some(words) = ErrorWords::from_operation(operation) else {
         let response = replayed(operation, context)?.ok_or(ApiError::Unpresentable)?;
         return Ok(at_its_end(response));
     };

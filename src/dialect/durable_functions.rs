@@ -7,7 +7,10 @@ use super::{
     error::ErrorWords,
     object::{Object, list},
     query,
-    routes::{POST, RESULT, ResourcePart, ask, limit, parameter, refuse_foreign, said, states_or},
+    routes::{
+        POST, RESULT, ResourcePart, limit, non_empty_parameter, parameter, parse_request,
+        refuse_foreign, states_or,
+    },
 };
 use crate::operation::{BufferedBody, OperationId, OperationView, State, StateSet, cut};
 
@@ -93,7 +96,7 @@ fn instance(object: Object, operation: &OperationView<'_>, context: &Context<'_>
         .value("customStatus", metadata.progress())
         .time("createdTime", metadata.created_at())
         .time("lastUpdatedTime", metadata.updated_at());
-    match (operation.state(), ErrorWords::of(operation)) {
+    match (operation.state(), ErrorWords::from_operation(operation)) {
         (State::Succeeded, _) if operation.response().is_some() => {
             match object.result("output", operation, context) {
                 (object, true) => object,
@@ -122,14 +125,14 @@ impl Dialect for DurableFunctions {
                 return Err(ApiError::UnsupportedParameter { parameter });
             }
         }
-        let mut ask = ask(request, PARTS, listing)?;
+        let mut ask = parse_request(request, PARTS, listing)?;
         if let PollRequest::Operation {
             action: Action::Cancel(_),
             reason,
             ..
         } = &mut ask
         {
-            *reason = said(request, "reason")?.map(|text| cut(text.into(), REASON));
+            *reason = non_empty_parameter(request, "reason")?.map(|text| cut(text.into(), REASON));
         }
         Ok(ask)
     }
@@ -158,8 +161,8 @@ impl Dialect for DurableFunctions {
             State::Failed if asks_for_500 => StatusCode::INTERNAL_SERVER_ERROR,
             State::Succeeded | State::Failed | State::Canceled => StatusCode::OK,
         };
-        let response =
-            instance(Object::of(operation), operation, context).into_response(status, JSON)?;
+        let response = instance(Object::begin_operation(operation), operation, context)
+            .into_response(status, JSON)?;
         Ok(match status {
             StatusCode::ACCEPTED => response.location(context).retry_after(context),
             _ => response.private(),
@@ -243,7 +246,7 @@ fn switch(query: Option<&str>, name: &'static str) -> Result<bool, ApiError> {
 
 fn listing(request: &RequestView<'_>) -> Result<ListParams, ApiError> {
     for name in UNSUPPORTED_FILTERS {
-        if said(request, name)?.is_some() {
+        if non_empty_parameter(request, name)?.is_some() {
             return Err(ApiError::Unsupported { what: name });
         }
     }

@@ -71,7 +71,7 @@ impl<'a> ErrorWords<'a> {
     }
 
     /// Describes an operation that has failed or was canceled.
-    pub(super) fn of(operation: &OperationView<'a>) -> Option<Self> {
+    pub(super) fn from_operation(operation: &OperationView<'a>) -> Option<Self> {
         if operation.state() == State::Canceled {
             return Some(ErrorWords::CANCELED);
         }

@@ -8,7 +8,7 @@ use super::{
     answers::{AnswerExt, empty, replayed},
     error::ErrorWords,
     object::Object,
-    routes::{ResourcePart, ask, no_list},
+    routes::{ResourcePart, no_list, parse_request},
 };
 use crate::{
     codec::http_date,
@@ -114,7 +114,7 @@ fn with_status(status: StatusCode, mut response: Response<BufferedBody>) -> Resp
 
 impl Dialect for Fhir {
     fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
-        ask(request, PARTS, no_list)
+        parse_request(request, PARTS, no_list)
     }
 
     fn needs_preference(&self) -> bool {
@@ -133,7 +133,7 @@ impl Dialect for Fhir {
     }
 
     fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
-        match (operation.state(), ErrorWords::of(operation)) {
+        match (operation.state(), ErrorWords::from_operation(operation)) {
             (State::Pending | State::Running, _) => Ok(empty(StatusCode::ACCEPTED)
                 .private()
                 .put(X_PROGRESS, Some(progress(operation)))

@@ -9,7 +9,8 @@ use super::{
     error::ErrorWords,
     object::Object,
     routes::{
-        POST, RESULT, ResourcePart, RouteRequest, asked, parameter_named, refuse_foreign, said,
+        POST, RESULT, ResourcePart, RouteRequest, find_route, non_empty_parameter, parameter_named,
+        refuse_foreign,
     },
 };
 use crate::operation::{
@@ -63,7 +64,7 @@ impl Google {
                 any_struct(any, |value| metadata(value, operation))
             })
             .value("done", operation.state().is_terminal());
-        match (operation.state(), ErrorWords::of(operation)) {
+        match (operation.state(), ErrorWords::from_operation(operation)) {
             (State::Succeeded, _) => response(object, operation, context),
             (_, Some(words)) => object.object("error", |error| status(error, operation, &words)),
             (_, None) => object,
@@ -185,12 +186,12 @@ fn code(status: StatusCode) -> (u32, &'static str) {
 
 impl Dialect for Google {
     fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
-        match asked(request, PARTS)? {
+        match find_route(request, PARTS)? {
             RouteRequest::About(id, action) => {
                 // A `POST` for the status is `:wait`.
                 let wait = match (request.method, action) {
                     (&Method::POST, Action::Status) => {
-                        let timeout = said(request, "timeout")?.map(|text| {
+                        let timeout = non_empty_parameter(request, "timeout")?.map(|text| {
                             let seconds = text.strip_suffix('s').unwrap_or(&text).parse().ok();
                             let wait = seconds.and_then(|it| Duration::try_from_secs_f64(it).ok());
                             let allowed = "seconds, as 10s";
@@ -208,7 +209,7 @@ impl Dialect for Google {
                 })
             }
             RouteRequest::List => {
-                if said(request, "filter")?.is_some() {
+                if non_empty_parameter(request, "filter")?.is_some() {
                     return Err(ApiError::Unsupported { what: "filter" });
                 }
                 refuse_foreign(
@@ -247,7 +248,7 @@ impl Dialect for Google {
     }
 
     fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
-        let object = self.fill(Object::of(operation), operation, context);
+        let object = self.fill(Object::begin_operation(operation), operation, context);
         let response = object.into_response(StatusCode::OK, JSON)?;
         Ok(response.retry_after(context))
     }

@@ -6,7 +6,10 @@ use super::{
     error::ErrorWords,
     object::Object,
     plain,
-    routes::{CANCEL, RESULT, ResourcePart, STATUS, ask, limit, parameter, refuse_foreign, states},
+    routes::{
+        CANCEL, RESULT, ResourcePart, STATUS, limit, parameter, parse_request, refuse_foreign,
+        states,
+    },
 };
 use crate::operation::{BufferedBody, OperationId, OperationView, Progress, State};
 
@@ -68,7 +71,7 @@ impl Ipa {
                     .some("unit", counted.unit())
             });
         }
-        match (state, ErrorWords::of(operation)) {
+        match (state, ErrorWords::from_operation(operation)) {
             (State::Pending | State::Running, _) => {
                 object.some("retryAfterSeconds", context.retry_after)
             }
@@ -143,7 +146,7 @@ fn refusal(status: StatusCode, words: &ErrorWords<'_>) -> Response<BufferedBody>
 
 impl Dialect for Ipa {
     fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
-        ask(request, PARTS, listing)
+        parse_request(request, PARTS, listing)
     }
 
     fn accepted(&self, _: &OperationView<'_>, context: &Context<'_>) -> Response<BufferedBody> {
@@ -160,7 +163,7 @@ impl Dialect for Ipa {
     }
 
     fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
-        match (operation.state(), ErrorWords::of(operation)) {
+        match (operation.state(), ErrorWords::from_operation(operation)) {
             (State::Succeeded, _) => replayed(operation, context)?.ok_or(ApiError::Unpresentable),
             (_, Some(words)) => Ok(refusal(words.status, &words)),
             (_, None) => {

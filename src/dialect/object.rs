@@ -25,7 +25,7 @@ impl Object {
     }
 
     /// Begins an object for an operation, with capacity for its result.
-    pub(super) fn of(operation: &OperationView<'_>) -> Self {
+    pub(super) fn begin_operation(operation: &OperationView<'_>) -> Self {
         let body = operation.recorded().map_or(0, |it| it.body().len());
         Self::begin(Vec::with_capacity(512 + body))
     }

@@ -4,7 +4,7 @@ use super::{
     Action, Answer, ApiError, Context, Dialect, OnTerminal, PollRequest, RequestView,
     answers::{AnswerExt, empty, replayed},
     error::ErrorWords,
-    routes::{ResourcePart, ask, no_list, refuse},
+    routes::{ResourcePart, no_list, parse_request, refuse},
 };
 use crate::operation::{BufferedBody, OperationId, OperationView, State};
 
@@ -58,7 +58,7 @@ const PARTS: &[ResourcePart] = &[ResourcePart {
 impl Dialect for OData {
     fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
         refuse(request, &SYSTEM_QUERY_OPTIONS)?;
-        ask(request, PARTS, no_list)
+        parse_request(request, PARTS, no_list)
     }
 
     fn needs_preference(&self) -> bool {
@@ -86,7 +86,10 @@ impl Dialect for OData {
             State::Canceled => return Err(ApiError::NotFound { id: id.clone() }),
             State::Succeeded | State::Failed => {}
         }
-        let mut response = match (replayed(operation, context)?, ErrorWords::of(operation)) {
+        let mut response = match (
+            replayed(operation, context)?,
+            ErrorWords::from_operation(operation),
+        ) {
             (Some(response), _) => response,
             (None, Some(words)) => words.response(words.status).private(),
             (None, None) => return Err(ApiError::Unpresentable),

@@ -9,7 +9,9 @@ use super::{
     error::ErrorWords,
     object::Object,
     query,
-    routes::{READ, ResourcePart, ask, limit, parameter, refuse_foreign, states, states_again},
+    routes::{
+        READ, ResourcePart, limit, parameter, parse_request, refuse_foreign, states, states_again,
+    },
 };
 use crate::operation::{
     BufferedBody, OperationId, OperationView, Problem, Progress, RecordedResponse, State,
@@ -98,7 +100,7 @@ fn status_info(object: Object, operation: &OperationView<'_>, context: &Context<
         State::Succeeded => Some(100.0),
         _ => progress.and_then(Progress::percent),
     };
-    let words = ErrorWords::of(operation);
+    let words = ErrorWords::from_operation(operation);
     let message = words.as_ref().map(|words| words.message);
     let results = match state {
         State::Succeeded => context.urls.below("results"),
@@ -132,7 +134,7 @@ fn status_info(object: Object, operation: &OperationView<'_>, context: &Context<
 
 impl Dialect for Ogc {
     fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
-        ask(request, PARTS, listing)
+        parse_request(request, PARTS, listing)
     }
 
     fn accepted(

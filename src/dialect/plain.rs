@@ -9,8 +9,8 @@ use super::{
     answers::{AnswerExt, JSON, empty, replayed, typed, unpresentable},
     prefer::delta_seconds,
     routes::{
-        ONE_OR_MORE, READ, RESULT, ResourcePart, RouteRequest, asked, parameter, refuse_foreign,
-        states, states_again,
+        ONE_OR_MORE, READ, RESULT, ResourcePart, RouteRequest, find_route, parameter,
+        refuse_foreign, states, states_again,
     },
     url::query::{self, MalformedParameter},
 };
@@ -115,7 +115,7 @@ impl Plain {
 
 impl Dialect for Plain {
     fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
-        let (id, action) = match asked(request, PARTS)? {
+        let (id, action) = match find_route(request, PARTS)? {
             RouteRequest::List => {
                 refuse_foreign(request, ["state", "limit", "cursor"], &[])?;
                 return Ok(PollRequest::List(listing(request)?));

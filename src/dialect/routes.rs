@@ -54,12 +54,12 @@ pub(super) const CANCEL: ResourcePart = ResourcePart {
 
 /// Parses a request by these resources; `list` parses the parameters of a list. The wait is
 /// that of `Prefer`.
-pub(super) fn ask(
+pub(super) fn parse_request(
     request: &RequestView<'_>,
     parts: &[ResourcePart],
     list: impl FnOnce(&RequestView<'_>) -> Result<ListParams, ApiError>,
 ) -> Result<PollRequest, ApiError> {
-    match asked(request, parts)? {
+    match find_route(request, parts)? {
         RouteRequest::About(id, action) => Ok(PollRequest::Operation {
             id,
             action,
@@ -167,7 +167,7 @@ pub(super) fn refuse(request: &RequestView<'_>, names: &[&'static str]) -> Resul
 }
 
 /// Returns a parameter, unless it is empty.
-pub(super) fn said<'a>(
+pub(super) fn non_empty_parameter<'a>(
     request: &RequestView<'a>,
     name: &'static str,
 ) -> Result<Option<Cow<'a, str>>, ApiError> {
@@ -194,7 +194,7 @@ pub(super) const POST: &str = "POST, OPTIONS";
 ///
 /// The id is the last segment, or the segment before the resource; else the query parameter
 /// `id`. One trailing slash is ignored.
-pub(super) fn asked(
+pub(super) fn find_route(
     request: &RequestView<'_>,
     parts: &[ResourcePart],
 ) -> Result<RouteRequest, ApiError> {
@@ -215,7 +215,7 @@ pub(super) fn asked(
     };
     let path = request.path.strip_suffix('/').unwrap_or(request.path);
     if path.ends_with('/') && request.id.is_none() {
-        return Err(nothing(request.path));
+        return Err(empty_segment(request.path));
     }
     let slash = path.bytes().rposition(|byte| byte == b'/');
     let last = &path[slash.map_or(0, |slash| slash + 1)..];
@@ -274,7 +274,7 @@ pub(super) fn asked(
 
 /// Returns the error for a path that ends with an empty segment, which is neither a
 /// resource of an operation nor the root.
-fn nothing(path: &str) -> ApiError {
+fn empty_segment(path: &str) -> ApiError {
     match part_of(path) {
         Some((id, name)) => ApiError::NoSubResource {
             id,

@@ -348,3 +348,8 @@ async fn operations_that_are_created_after_their_503_are_ended() {
     assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
     assert_eq!(record.attempts(), 0);
 }
+
+#[test]
+fn the_engine_of_the_documentation_has_less_than_150_lines() {
+    assert!(include_str!("map_engine.rs").lines().count() < 150);
+}

@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl<R, D> Operations<R, D> {
-    pub(super) fn of(runtime: Runtime<R>) -> Self {
+    pub(super) fn from_runtime(runtime: Runtime<R>) -> Self {
         Self {
             runtime: Arc::new(runtime),
             shared: Arc::default(),

@@ -26,7 +26,7 @@ use crate::{
 
 pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> PollFuture {
     let is_head = parts.method == Method::HEAD;
-    let about = match ask(settings, &parts) {
+    let about = match parse_poll(settings, &parts) {
         Ok(PollRequest::Operation {
             id,
             action,
@@ -45,14 +45,14 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
             });
         }
         Err(fault) => {
-            let Some(id) = perhaps_nothing(settings, &parts, &fault) else {
-                return PollFuture::ready(is_head, refused(settings, &parts.method, &fault));
+            let Some(id) = id_of_unknown_part(settings, &parts, &fault) else {
+                return PollFuture::ready(is_head, refuse_request(settings, &parts.method, &fault));
             };
             let settings = Arc::clone(settings);
             return PollFuture::waiting(is_head, async move {
                 let none = find(&settings, &parts, &id).await.err();
                 let fault = none.unwrap_or(fault);
-                refused(&settings, &parts.method, &fault).map(PollBody::from)
+                refuse_request(&settings, &parts.method, &fault).map(PollBody::from)
             });
         }
     };
@@ -61,7 +61,7 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
         && matches!(about.action, Action::Status | Action::Result)
         && let Some(found) = find_now(settings, &parts, &about.id)
     {
-        return PollFuture::ready(is_head, shown(settings, &parts, &about, found));
+        return PollFuture::ready(is_head, show_record(settings, &parts, &about, found));
     }
     let settings = Arc::clone(settings);
     PollFuture::waiting(is_head, async move {
@@ -69,7 +69,7 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
         let response = match about.action {
             Action::Status | Action::Result => {
                 let found = read(&settings, &parts, &about).await;
-                shown(&settings, &parts, &about, found)
+                show_record(&settings, &parts, &about, found)
             }
             Action::Events => match find(&settings, &parts, id).await {
                 Ok(record) => return events(&settings, parts, record),
@@ -94,29 +94,29 @@ struct OperationPoll {
     reason: Option<Box<str>>,
 }
 
-fn ask<S: Store>(settings: &Settings<S>, parts: &Parts) -> Result<PollRequest, ApiError> {
+fn parse_poll<S: Store>(settings: &Settings<S>, parts: &Parts) -> Result<PollRequest, ApiError> {
     match parts.method {
-        Method::HEAD => ask_by(&Method::GET, settings, parts),
-        ref method => ask_by(method, settings, parts),
+        Method::HEAD => parse_as_method(&Method::GET, settings, parts),
+        ref method => parse_as_method(method, settings, parts),
     }
 }
 
 /// Returns the id in a path if the operation must exist before its methods can be listed. The
 /// segment that looks like an id may be the name of a part that no operation has.
-fn perhaps_nothing<S: Store>(
+fn id_of_unknown_part<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     fault: &ApiError,
 ) -> Option<OperationId> {
     fault.allow()?;
-    match ask_by(&Method::GET, settings, parts) {
+    match parse_as_method(&Method::GET, settings, parts) {
         Ok(PollRequest::Operation { id, .. }) => owner_of_part(settings, parts, &id).map(|_| id),
         _ => None,
     }
 }
 
 /// Returns how the dialect reads the request if it had this method.
-fn ask_by<S: Store>(
+fn parse_as_method<S: Store>(
     method: &Method,
     settings: &Settings<S>,
     parts: &Parts,
@@ -193,7 +193,7 @@ fn read_only<S: Store>(settings: &Settings<S>, request: &RequestView<'_>) -> Api
 }
 
 /// Returns the answer to a request that the dialect rejects.
-fn refused<S: Store>(
+fn refuse_request<S: Store>(
     settings: &Settings<S>,
     method: &Method,
     fault: &ApiError,
@@ -238,7 +238,7 @@ async fn read<S: Store>(
 }
 
 /// Answers a `GET` with the operation that was found.
-fn shown<S: Store>(
+fn show_record<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     about: &OperationPoll,

@@ -148,7 +148,7 @@ mod tests {
 
     use super::{NamedTags::*, *};
 
-    fn of(fields: &[&str]) -> Result<Option<NamedTags>, MalformedPrecondition> {
+    fn parsed_fields(fields: &[&str]) -> Result<Option<NamedTags>, MalformedPrecondition> {
         let mut headers = HeaderMap::new();
         for field in fields {
             headers.append(header::IF_MATCH, HeaderValue::from_str(field).unwrap());
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn lists_name_the_tags_in_them() {
-        assert_eq!(of(&[]), Ok(None));
+        assert_eq!(parsed_fields(&[]), Ok(None));
         for (fields, expected) in [
             (&["*"][..], Any),
             (&[" * "], Any),
@@ -176,7 +176,7 @@ mod tests {
             (&[""], Others),
             (&[" , ,"], Others),
         ] {
-            assert_eq!(of(fields), Ok(Some(expected)), "{fields:?}");
+            assert_eq!(parsed_fields(fields), Ok(Some(expected)), "{fields:?}");
         }
     }
 
@@ -203,7 +203,11 @@ mod tests {
             &["\"2 a\""],
             &["\"2-a\", x"],
         ] {
-            assert_eq!(of(fields), Err(MalformedPrecondition), "{fields:?}");
+            assert_eq!(
+                parsed_fields(fields),
+                Err(MalformedPrecondition),
+                "{fields:?}"
+            );
         }
     }
 
@@ -213,7 +217,7 @@ mod tests {
             values in prop::collection::vec("[*W/\", a2\\-\\t]{0,12}", 0..3),
         ) {
             let fields: Vec<&str> = values.iter().map(String::as_str).collect();
-            if of(&fields) == Ok(Some(This)) {
+            if parsed_fields(&fields) == Ok(Some(This)) {
                 prop_assert!(values.iter().any(|value| value.contains("\"2-a\"")));
             }
         }
@@ -235,7 +239,7 @@ mod tests {
                 (false, true) => Some(This),
                 (false, false) => Some(Others),
             };
-            prop_assert_eq!(of(&fields), Ok(expected));
+            prop_assert_eq!(parsed_fields(&fields), Ok(expected));
         }
     }
 }

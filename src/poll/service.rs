@@ -47,10 +47,10 @@ impl<S: Repository + Watch> PollService<S> {
     /// This is [`Operations::new`](crate::Operations::new) with its
     /// [`poll_service`](crate::Operations::poll_service).
     pub fn new(store: S) -> Self {
-        Self::of(Arc::new(Runtime::new(store)), Arc::default())
+        Self::from_runtime(Arc::new(Runtime::new(store)), Arc::default())
     }
 
-    pub(crate) fn of(runtime: Arc<Runtime<S>>, shared: Arc<SharedSettings>) -> Self {
+    pub(crate) fn from_runtime(runtime: Arc<Runtime<S>>, shared: Arc<SharedSettings>) -> Self {
         Self {
             settings: Arc::new(Settings::new(runtime, shared, Capabilities::all())),
         }

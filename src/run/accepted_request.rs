@@ -25,7 +25,7 @@ impl AcceptedRequest {
     /// Creates the request of the operation that `record` shows. The caller has to hold the
     /// operation: `record` is what the store returned when the caller created or reclaimed it.
     pub fn new(record: &Record<RecordedResponse>, request: Request<BufferedBody>) -> Self {
-        Self::of(record, Box::new(request.into()), false, &Span::current())
+        Self::from_record(record, Box::new(request.into()), false, &Span::current())
     }
 
     /// Creates the request of an operation without an HTTP request.
@@ -44,12 +44,12 @@ impl AcceptedRequest {
 
     /// Creates the request from its stored form, for a rerun.
     pub(super) fn again(record: &Record<RecordedResponse>, request: Request<BufferedBody>) -> Self {
-        Self::of(record, Box::new(request.into()), true, &Span::current())
+        Self::from_record(record, Box::new(request.into()), true, &Span::current())
     }
 
     /// Creates the request; `kept` says whether the store has everything for a rerun.
     /// `cause` is the span of the original request.
-    pub(super) fn of(
+    pub(super) fn from_record(
         record: &Record<RecordedResponse>,
         request: Box<BufferedRequest>,
         kept: bool,

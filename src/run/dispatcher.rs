@@ -40,7 +40,7 @@ impl Dispatcher {
         stored: Bytes,
         at_most: Duration,
     ) -> Result<(), BoxError> {
-        let queued = QueuedRequest::of(record, stored);
+        let queued = QueuedRequest::from_record(record, stored);
         // Panics are caught, since this is code of the application.
         let dispatch = CatchPanic::new(async { self.to.dispatch(queued).await });
         match timeout(at_most, dispatch).await {
@@ -62,7 +62,7 @@ impl Dispatcher {
     ) where
         R: Lease<Output = RecordedResponse>,
     {
-        let held = [held(record)];
+        let held = [lease_handle(record)];
         let mut lease = node.lease().clone();
         let dispatched = async {
             self.dispatch(record, stored, lease.term / 3).await?;
@@ -79,7 +79,7 @@ impl Dispatcher {
     }
 }
 
-fn held(record: &Record<RecordedResponse>) -> LeaseHandle {
+fn lease_handle(record: &Record<RecordedResponse>) -> LeaseHandle {
     LeaseHandle {
         id: record.operation().id().clone(),
         token: record.token(),
@@ -153,7 +153,7 @@ async fn leave<R>(node: &Runtime<R>, record: &Record<RecordedResponse>, at_most:
 where
     R: Lease<Output = RecordedResponse>,
 {
-    let held = [held(record)];
+    let held = [lease_handle(record)];
     let released = tokio::select! {
         biased;
         released = timeout(at_most, node.store.release(&held)) => matches!(released, Ok(Ok(()))),
@@ -175,7 +175,7 @@ async fn end<R>(
 where
     R: Lease<Output = RecordedResponse>,
 {
-    let (held, node) = (held(record), Arc::clone(node));
+    let (held, node) = (lease_handle(record), Arc::clone(node));
     // The place in flight is kept until the operation is ended, even if its client is answered
     // earlier.
     let until_ended = Arc::clone(admitted);

@@ -76,7 +76,7 @@ impl Gate {
 
     /// Moves `Held` → `Creating`; does nothing in any other state. Does not wait. Returns the
     /// number of failed creations so far.
-    pub(crate) fn ask(&self) -> u32 {
+    pub(crate) fn request_creation(&self) -> u32 {
         let (asked, failures) = self.lock(|state| {
             let held = state.position == GatePosition::Held;
             if held {
@@ -94,7 +94,7 @@ impl Gate {
     pub(crate) async fn accept(&self) -> Result<(), AcceptDenied> {
         // The count is read together with the request, so that an earlier failure is not taken
         // for the failure of this request.
-        let failures = self.ask();
+        let failures = self.request_creation();
         loop {
             let waiter = Waiter::new(&self.changed);
             let decided = self.lock(|state| match state.position {
@@ -111,7 +111,7 @@ impl Gate {
     }
 
     /// Waits until the state is `Creating`.
-    pub(crate) async fn asked(&self) {
+    pub(crate) async fn creation_requested(&self) {
         loop {
             let waiter = Waiter::new(&self.changed);
             if self.lock(|state| state.position == GatePosition::Creating) {

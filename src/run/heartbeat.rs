@@ -115,7 +115,7 @@ async fn round<R: Lease>(node: &Runtime<R>) {
         // The first call only subscribes: earlier revocations are found by the renewal.
         let at_most = if listening { left } else { Duration::ZERO };
         let held = match revocations(node, at_most, left).await {
-            Ok(_) if !listening => node.in_flight.held(),
+            Ok(_) if !listening => node.in_flight.lease_handles(),
             Ok(recalled) if recalled.is_empty() => {
                 sleep_until(until).await;
                 break;
@@ -135,7 +135,7 @@ async fn round<R: Lease>(node: &Runtime<R>) {
         }
         listening = true;
     }
-    renew(node, &node.in_flight.held()).await;
+    renew(node, &node.in_flight.lease_handles()).await;
 }
 
 /// The shortest interval between two reads of revocations.

@@ -129,7 +129,7 @@ where
                 };
                 accepted(record);
                 let outcome = async move { Ok(outcome_of_call(called, work, limits, base).await) };
-                go_on(&node, limits, work, Box::pin(outcome)).await;
+                run_accepted(&node, limits, work, Box::pin(outcome)).await;
                 return None;
             }
             HeldStep::Nobody => return None,
@@ -154,7 +154,7 @@ where
                     };
                     Ok(outcome_of_call(called, work, limits, base).await)
                 };
-                go_on(node, limits, work, Box::pin(run)).await;
+                run_accepted(node, limits, work, Box::pin(run)).await;
                 return None;
             }
         };
@@ -187,7 +187,7 @@ where
                 Err(ended) => ended,
             }
         };
-        go_on(node, limits, work, Box::pin(run)).await;
+        run_accepted(node, limits, work, Box::pin(run)).await;
         None
     }
 }
@@ -221,7 +221,7 @@ fn not_called<S, P, E>(ready: Result<Result<S, CallReturn<P, E>>, Panicked>) -> 
 }
 
 /// Runs the accepted operation to its end.
-async fn go_on<R: Lease<Output = RecordedResponse>>(
+async fn run_accepted<R: Lease<Output = RecordedResponse>>(
     node: &Arc<Runtime<R>>,
     limits: &RunLimits,
     work: &Arc<RunContext>,

@@ -205,21 +205,25 @@ impl InFlight {
         }
     }
 
-    pub(super) fn held(&self) -> Vec<LeaseHandle> {
+    pub(super) fn lease_handles(&self) -> Vec<LeaseHandle> {
         let running = self.running();
-        running.live.iter().map(|it| it.work.held()).collect()
+        running
+            .live
+            .iter()
+            .map(|it| it.work.lease_handle())
+            .collect()
     }
 
     pub(super) fn held_among(&self, ids: &[OperationId]) -> Vec<LeaseHandle> {
         let running = self.running();
-        let entries = ids.iter().flat_map(|id| running.live.of(id));
-        entries.map(|it| it.work.held()).collect()
+        let entries = ids.iter().flat_map(|id| running.live.with_id(id));
+        entries.map(|it| it.work.lease_handle()).collect()
     }
 
     /// Notes hints that these operations were ended or reclaimed from outside.
     pub(super) fn note_revocations(&self, ids: &[OperationId]) {
         let running = self.running();
-        let works = ids.iter().flat_map(|id| running.live.of(id));
+        let works = ids.iter().flat_map(|id| running.live.with_id(id));
         works.for_each(|entry| entry.work.note_revocation());
     }
 

@@ -39,7 +39,7 @@ impl InProcess {
             ..
         } = leaving;
         let kept = stored.is_some();
-        let accepted = AcceptedRequest::of(&record, request, kept, &span);
+        let accepted = AcceptedRequest::from_record(&record, request, kept, &span);
         crash_point!("accepted");
         // Boxed once: a future is moved many times on its way into a task, and an outer future
         // that awaits it would contain it twice.

@@ -59,7 +59,7 @@ impl LiveRuns {
 
     /// Returns the runs of one operation, or of several operations that had the same id one
     /// after another.
-    pub(super) fn of<'a>(&'a self, id: &'a OperationId) -> impl Iterator<Item = &'a LiveRun> {
+    pub(super) fn with_id<'a>(&'a self, id: &'a OperationId) -> impl Iterator<Item = &'a LiveRun> {
         let hash = self.hasher.hash_one(id);
         let entries = self.works.iter_hash(hash);
         entries.filter(|entry| entry.work.id == *id)
@@ -93,10 +93,10 @@ mod tests {
         let mut live = LiveRuns::default();
         assert!(live.insert(entry(&older)) && live.insert(entry(&newer)));
         assert!(!live.insert(entry(&same)), "it is there already");
-        assert_eq!(live.of(&id).count(), 2);
+        assert_eq!(live.with_id(&id).count(), 2);
         live.remove(&same);
         assert_eq!(
-            live.of(&id).count(),
+            live.with_id(&id).count(),
             2,
             "another of the same token is another"
         );

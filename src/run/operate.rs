@@ -118,7 +118,7 @@ pub(super) async fn leave<R: Lease>(node: &Arc<Runtime<R>>, work: &RunContext, n
             work.lease_lost();
         }
         NoOutcome::Released => {
-            let held = [work.held()];
+            let held = [work.lease_handle()];
             let released = retry_until_certain_for(node, work, || node.store.release(&held));
             if let Err(error) = released.await {
                 let id = &work.id;
@@ -152,7 +152,7 @@ pub(super) async fn stoppable<R: Lease<Output = RecordedResponse>>(
     tokio::select! {
         biased;
         outcome = run.as_mut() => return outcome,
-        () = work.is_heard_of() => {}
+        () = work.signaled() => {}
     }
     // Boxed, since most handlers report nothing and are not stopped.
     Box::pin(look_after(node, limits, work, run)).await
@@ -319,7 +319,7 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     crash_point!("starting");
-    work.starting();
+    work.note_start();
     let started = retry_until_certain(node, Some(&work.id), || {
         node.store.start(&work.id, work.token())
     });

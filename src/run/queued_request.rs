@@ -94,11 +94,11 @@ impl QueuedRequest {
         let (parts, body) = request.into_parts();
         let request = stored_request::store(&parts, &parts.uri, &body, with_credentials);
         // No part of a request exceeds its length field.
-        Self::of(record, request.unwrap_or_default())
+        Self::from_record(record, request.unwrap_or_default())
     }
 
     /// Creates the message of a request that is already stored.
-    pub(crate) fn of(record: &Record<RecordedResponse>, request: Bytes) -> Self {
+    pub(crate) fn from_record(record: &Record<RecordedResponse>, request: Bytes) -> Self {
         let held = LeaseHandle {
             id: record.operation().id().clone(),
             token: record.token(),
@@ -170,7 +170,7 @@ impl QueuedRequest {
         read().map_err(InvalidMessage)
     }
 
-    pub(super) fn held(&self) -> &LeaseHandle {
+    pub(super) fn lease_handle(&self) -> &LeaseHandle {
         &self.held
     }
 

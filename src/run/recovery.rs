@@ -210,7 +210,7 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
             interval,
         };
         tokio::select! {
-            () = looks.go_on() => {}
+            () = looks.run() => {}
             () = upkeep => {}
             () = closed.cancelled() => {}
         }

@@ -101,7 +101,7 @@ impl RunContext {
         Self { kept, ..self }
     }
 
-    pub(super) fn held(&self) -> LeaseHandle {
+    pub(super) fn lease_handle(&self) -> LeaseHandle {
         LeaseHandle {
             id: self.id.clone(),
             token: self.token(),
@@ -130,7 +130,7 @@ impl RunContext {
     }
 
     /// Notes that from now on the store may have counted the attempt.
-    pub(super) fn starting(&self) {
+    pub(super) fn note_start(&self) {
         self.is_started.store(true, SeqCst);
     }
 
@@ -164,7 +164,7 @@ impl RunContext {
     }
 
     /// Waits for a signal to the run: most runs never get one.
-    pub(super) async fn is_heard_of(&self) {
+    pub(super) async fn signaled(&self) {
         while !self.is_stopped()
             && !self.is_unrenewed.load(SeqCst)
             && !self.reports().is_unwritten()

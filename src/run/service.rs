@@ -236,7 +236,7 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     let mut request = queued.request().map_err(StoreError::refused)?;
-    let held = queued.held();
+    let held = queued.lease_handle();
     // If the answer is lost, this node holds the operation under a token that it does not know.
     // The lease expires, and a recovery reclaims the operation.
     crash_point!("claiming");

@@ -72,7 +72,7 @@ where
             tokio::select! {
                 biased;
                 done = step.as_mut() => return HeldStep::Done(done),
-                () = self.gate.asked() => {}
+                () = self.gate.creation_requested() => {}
                 () = over => {
                     return match self.returned(is_running).await {
                         CallDecision::Answer => HeldStep::Over,
@@ -82,7 +82,7 @@ where
                 }
                 () = late => {
                     self.too_late = None;
-                    self.gate.ask();
+                    self.gate.request_creation();
                     continue;
                 }
             }

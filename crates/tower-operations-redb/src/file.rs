@@ -168,7 +168,7 @@ impl Medium {
             .get(NEXT_NUMBER)
             .map_err(RedbFault::from)?
             .map_or(1, |number| number.value());
-        let held = held(&read)?;
+        let held = live_leases(&read)?;
         drop(read);
         Ok(Opened {
             database,
@@ -263,7 +263,7 @@ fn make_secret(write: &WriteTransaction) -> Result<(), RedbFault> {
     Ok(())
 }
 
-fn held(read: &ReadTransaction) -> Result<Vec<(OperationId, FencingToken)>, RedbFault> {
+fn live_leases(read: &ReadTransaction) -> Result<Vec<(OperationId, FencingToken)>, RedbFault> {
     let (leased, cells) = (read.open_table(LEASED)?, read.open_table(CELLS)?);
     let mut held = Vec::new();
     for entry in leased.range::<u64>(..)? {

@@ -19,7 +19,7 @@ fn corrupt<T>(what: &'static str) -> Read<T> {
 struct Values(std::vec::IntoIter<Value>);
 
 impl Values {
-    fn of(value: Value) -> Read<Self> {
+    fn from_value(value: Value) -> Read<Self> {
         match value {
             Value::Array(values) => Ok(Self(values.into_iter())),
             _ => corrupt("an answer"),
@@ -67,7 +67,7 @@ impl Values {
 
 /// Reads a record, and a result if there is one.
 pub(super) fn cell(value: Value) -> Read<Option<Cell>> {
-    let mut values = Values::of(value)?;
+    let mut values = Values::from_value(value)?;
     let head = values.optional()?;
     let result = values.optional()?;
     Ok(head.map(|head| Cell::new(head, result)))
@@ -95,7 +95,7 @@ pub(super) fn reserved(value: Value) -> Read<Option<KeyCell>> {
 }
 
 fn key_cell(value: Value) -> Read<KeyCell> {
-    let mut values = Values::of(value)?;
+    let mut values = Values::from_value(value)?;
     let class = values.bytes("a key")?;
     let fingerprint = values.bytes("a fingerprint")?;
     let Ok(fingerprint) = <[u8; 32]>::try_from(&fingerprint[..]) else {
@@ -116,12 +116,12 @@ pub(super) fn replaced(value: Value) -> Read<Replaced> {
     match value {
         Value::Int(1) => Ok(Replaced::Done),
         Value::Int(0) => Ok(Replaced::Gone),
-        value => Values::of(value)?.cell().map(Replaced::Found),
+        value => Values::from_value(value)?.cell().map(Replaced::Found),
     }
 }
 
 pub(super) fn abandoned(value: Value) -> Read<Vec<LapsedCell>> {
-    let mut values = Values::of(value)?;
+    let mut values = Values::from_value(value)?;
     let mut found = Vec::new();
     while !values.is_empty() {
         let (id, head, request) = (
@@ -149,7 +149,7 @@ pub(super) fn lost(value: Value) -> Read<Vec<usize>> {
 
 /// Reads a part of a list, and the number before which the list continues.
 pub(super) fn listed(value: Value) -> Read<(Vec<ListedCell>, Option<u64>)> {
-    let mut values = Values::of(value)?;
+    let mut values = Values::from_value(value)?;
     let next = values.number()?;
     let mut found = Vec::new();
     while !values.is_empty() {

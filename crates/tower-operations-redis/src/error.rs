@@ -116,7 +116,7 @@ impl AnswerError {
         let Self::Server(error) = self else {
             return false;
         };
-        said(error).is_some_and(|(code, text)| code == "OOM" || text.contains(PASSING[0]))
+        server_error(error).is_some_and(|(code, text)| code == "OOM" || text.contains(PASSING[0]))
     }
 
     /// Returns whether the connection broke.
@@ -141,7 +141,7 @@ fn is_refusal(error: &::redis::RedisError) -> bool {
     };
     match error.kind() {
         Client | InvalidClientConfig | RESP3NotSupported | UnexpectedReturnType => true,
-        _ => said(error).is_some_and(|(code, text)| {
+        _ => server_error(error).is_some_and(|(code, text)| {
             REFUSALS.contains(&code.as_str()) && !PASSING.iter().any(|word| text.contains(word))
         }),
     }
@@ -153,11 +153,11 @@ const DENIALS: [&str; 3] = ["NOPERM", "NOAUTH", "WRONGPASS"];
 /// Returns whether the user lacks a right, as far as the server knows at the moment.
 fn is_denied(error: &::redis::RedisError) -> bool {
     error.kind() == ::redis::ErrorKind::AuthenticationFailed
-        || said(error).is_some_and(|(code, _)| DENIALS.contains(&code.as_str()))
+        || server_error(error).is_some_and(|(code, _)| DENIALS.contains(&code.as_str()))
 }
 
 /// Returns the code and the text of the server's error.
-fn said(error: &::redis::RedisError) -> Option<(String, String)> {
+fn server_error(error: &::redis::RedisError) -> Option<(String, String)> {
     let errors = error.clone().into_server_errors()?;
     let (_, first) = errors.first()?;
     let text = first.details().unwrap_or_default();

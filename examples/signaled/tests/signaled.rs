@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use serde_json::json;
 use test_support::{
-    client::{Answer, Client},
+    client::Client,
     operations::{assert_problem, data_of, id_in, ids, wait_for_change},
     process::Example,
 };
@@ -31,7 +31,7 @@ async fn a_refusal_by_the_handler_creates_no_operation() {
         assert_problem(&refused, 400, "about:blank");
         assert!(!refused.has("location"), "{order}");
     }
-    assert_eq!(list_ids(&client, "", "").await, [""; 0]);
+    assert_eq!(ids(&client.get("/operations/").await), [""; 0]);
 }
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn an_accepted_order_reports_progress() {
     let result = client.get(&format!("{location}/result")).await;
     assert_eq!(result.status(), StatusCode::OK);
     assert_eq!(result.body(), order);
-    let operations = list_ids(&client, "", "").await;
+    let operations = ids(&client.get("/operations/").await);
     assert_eq!(operations, [id_in(location)]);
 }
 
@@ -89,28 +89,13 @@ async fn a_refusal_by_an_outer_layer_creates_no_operation() {
         let refused = client.post(path, "").await;
         assert_problem(&refused, 400, "about:blank");
     }
-    assert_eq!(list_ids(&client, "", "").await, [""; 0]);
+    assert_eq!(ids(&client.get("/operations/").await), [""; 0]);
 
     let location = client.post_accepted("/exports?format=csv", "").await;
     assert_eq!(client.wait_for_end(&location).await["state"], "succeeded");
     let result = client.get(&format!("{location}/result")).await;
     assert_eq!(result.body(), "everything as csv\n");
-    assert_eq!(list_ids(&client, "", "").await, [id_in(&location)]);
-}
-
-/// Sends a request of a tenant, or of no tenant if `tenant` is empty.
-async fn ask(client: &Client, method: &Method, location: &str, tenant: &str) -> Answer {
-    let mut request = client.request(method.clone(), location);
-    if !tenant.is_empty() {
-        request = request.header("x-tenant", tenant);
-    }
-    client.send(request, "".into()).await
-}
-
-/// Returns the ids of a tenant's operations.
-async fn list_ids(client: &Client, tenant: &str, query: &str) -> Vec<String> {
-    let path = format!("/operations/{query}");
-    ids(&ask(client, &Method::GET, &path, tenant).await)
+    assert_eq!(ids(&client.get("/operations/").await), [id_in(&location)]);
 }
 
 #[tokio::test]

@@ -1,21 +1,15 @@
 //! The example among services of tonic, run as a process.
 
-use std::future::Future;
-
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http::{Method, Response, StatusCode};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper_util::{
-    client::legacy::{Client as Pool, connect::HttpConnector},
-    rt::TokioExecutor,
-};
 use test_support::{
-    client::Client,
+    client::{Client, open},
     operations::{id_in, ids},
-    process::{Example, PATIENCE},
+    process::Example,
+    server::soon,
 };
-use tokio::time::timeout;
 use tonic::{Code, Streaming, transport::Endpoint};
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
@@ -176,33 +170,7 @@ async fn bytes_of(response: &mut Response<Incoming>, length: usize) -> Bytes {
     bytes.freeze()
 }
 
-/// Sends a request, and returns the response once its head arrives.
-async fn open(
-    url: &str,
-    method: Method,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: impl Into<Bytes>,
-) -> Response<Incoming> {
-    let mut request = Request::builder()
-        .method(method)
-        .uri(format!("{url}{path}"));
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let request = request.body(Full::new(body.into())).unwrap();
-    let pool: Pool<HttpConnector, _> = Pool::builder(TokioExecutor::new()).build_http();
-    soon(pool.request(request)).await.unwrap()
-}
-
 /// Returns the ids of all operations.
 async fn list_ids(client: &Client) -> Vec<String> {
     ids(&client.get("/operations/").await)
-}
-
-/// Waits at most [`PATIENCE`].
-async fn soon<F: Future>(future: F) -> F::Output {
-    timeout(PATIENCE, future)
-        .await
-        .expect("the wait ends in time")
 }

@@ -1,25 +1,21 @@
 //! The example among the layers of tower-http, run as a process.
 
-use std::{collections::HashSet, convert::Infallible, future::Future};
+use std::{collections::HashSet, convert::Infallible};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper_util::{
-    client::legacy::{Client as Pool, connect::HttpConnector},
-    rt::TokioExecutor,
-};
 use serde_json::{Value, json};
 use test_support::{
-    client::{Answer, Client},
+    client::{Answer, Client, open},
     operations::{id_in, ids},
-    process::{Example, PATIENCE},
+    process::Example,
+    server::soon,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{Instant, timeout},
+    time::Instant,
 };
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_http::decompression::DecompressionLayer;
@@ -414,25 +410,6 @@ async fn raw(url: &str, path: &str, length: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Sends a request, and returns the response once its head arrives.
-async fn open(
-    url: &str,
-    method: Method,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: impl Into<Bytes>,
-) -> Response<Incoming> {
-    let mut request = Request::builder()
-        .method(method)
-        .uri(format!("{url}{path}"));
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let request = request.body(Full::new(body.into())).unwrap();
-    let pool: Pool<HttpConnector, _> = Pool::builder(TokioExecutor::new()).build_http();
-    soon(pool.request(request)).await.unwrap()
-}
-
 async fn ask(
     client: &Client,
     method: Method,
@@ -475,11 +452,4 @@ async fn list_ids(client: &Client) -> Vec<String> {
 fn list_of(answer: &Answer, name: &str) -> HashSet<String> {
     let values = answer.values(name).flat_map(|value| value.split(','));
     values.map(|member| member.trim().to_lowercase()).collect()
-}
-
-/// Waits at most [`PATIENCE`].
-async fn soon<F: Future>(future: F) -> F::Output {
-    timeout(PATIENCE, future)
-        .await
-        .expect("the wait ends in time")
 }

@@ -105,7 +105,7 @@ async fn end<R>(
 async fn put_aside<R: Lease>(node: &Runtime<R>, work: &RunContext) {
     let LeaseConfig { node: name, term } = node.lease().clone();
     let aside = LeaseConfig::new(name, term.saturating_mul(ASIDE));
-    let held = [work.held()];
+    let held = [work.lease_handle()];
     let put = timeout(term / 3, node.store.renew(&aside, &held)).await;
     if !matches!(put, Ok(Ok(_))) {
         tracing::warn!(id = %work.id, "operation not put aside, reclaimed again soon");

@@ -26,7 +26,7 @@ pub(super) struct RecoveryLooks<R> {
 
 impl<R: Lease<Output = RecordedResponse>> RecoveryLooks<R> {
     /// Looks until the task is dropped.
-    pub(super) async fn go_on(&self) {
+    pub(super) async fn run(&self) {
         let term = self.taker.node.lease().term;
         let mut store = Reachability::new(term);
         let mut last_look = None::<Instant>;
@@ -78,7 +78,7 @@ impl<R: Lease<Output = RecordedResponse>> RecoveryLooks<R> {
             return false;
         }
         // Leases are renewed first, so that this node does not reclaim its own late leases.
-        heartbeat::renew(node, &node.in_flight.held()).await;
+        heartbeat::renew(node, &node.in_flight.lease_handles()).await;
         self.take_all(Reclaimable::Over, store).await
     }
 

@@ -99,7 +99,7 @@ impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
             let id = taken.record.operation().id();
             tracing::warn!(%id, attempts = taken.record.attempts(), "taken over");
             let record = Arc::clone(&taken.record);
-            match self.go_on(taken, which) {
+            match self.rerun_or_fail(taken, which) {
                 Ok(()) => self.stats.add_rerun(1),
                 Err(kind) => self.ending.end(node, record, kind, &self.stats).await,
             }
@@ -109,7 +109,7 @@ impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
     }
 
     /// Reruns the operation, or returns its failure.
-    fn go_on(
+    fn rerun_or_fail(
         &self,
         taken: Reclaimed<RecordedResponse>,
         which: Reclaimable,

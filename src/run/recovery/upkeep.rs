@@ -23,7 +23,7 @@ pub(super) async fn purge<R: Lease>(node: &Runtime<R>, stats: &RecoveryStats) {
     loop {
         let mut purged = 0;
         loop {
-            match asked(term, node.store.purge_expired(BATCH)).await {
+            match answer_within(term, node.store.purge_expired(BATCH)).await {
                 Ok(Some(some)) => {
                     purged += some;
                     stats.add_purged(some);
@@ -52,7 +52,7 @@ pub(super) async fn look_after<R: Lease>(node: &Runtime<R>, stats: &RecoveryStat
     let mut known = Health::default();
     loop {
         // An unreachable store is reported elsewhere.
-        if let Ok(health) = asked(term, node.store.health()).await {
+        if let Ok(health) = answer_within(term, node.store.health()).await {
             for warning in &health.warnings {
                 if !known.warnings.contains(warning) {
                     tracing::warn!(%warning, "store can lose acknowledged writes");
@@ -70,7 +70,7 @@ pub(super) async fn look_after<R: Lease>(node: &Runtime<R>, stats: &RecoveryStat
 
 /// Returns the answer of the store, within a time. A store that panics counts as
 /// unavailable.
-async fn asked<T>(
+async fn answer_within<T>(
     term: Duration,
     ask: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {

@@ -57,7 +57,7 @@ pub(super) struct ExpiryQueue {
 }
 
 impl ExpiryQueue {
-    pub(super) fn of(shard: usize, soonest: EarliestExpiry) -> Self {
+    pub(super) fn new(shard: usize, soonest: EarliestExpiry) -> Self {
         Self {
             lines: [DeadlineLists::new(), DeadlineLists::new()],
             soonest,
@@ -145,7 +145,7 @@ mod tests {
     fn the_shard_that_expires_soonest_is_found_with_the_next_expiry() {
         let soonest = EarliestExpiry::new();
         let mut shards: Vec<_> = (0..3)
-            .map(|n| (ExpiryQueue::of(n, soonest.clone()), Slab::new()))
+            .map(|n| (ExpiryQueue::new(n, soonest.clone()), Slab::new()))
             .collect();
         assert_eq!(soonest.shard(), None);
         for (shard, expires) in [(1, 5), (0, 9), (2, 4), (2, 3)] {
@@ -169,7 +169,7 @@ mod tests {
             steps in prop::collection::vec((0..3_u8, 0..50_u64, any::<bool>()), 0..60),
         ) {
             let soonest = EarliestExpiry::new();
-            let (mut expiring, mut entries) = (ExpiryQueue::of(0, soonest.clone()), Slab::new());
+            let (mut expiring, mut entries) = (ExpiryQueue::new(0, soonest.clone()), Slab::new());
             let mut there: Vec<(Tick, Slot)> = Vec::new();
             for (step, number, is_kept_long) in steps {
                 if step > 0 || there.is_empty() {

@@ -68,7 +68,7 @@ impl<T> Limits<T> {
             + operation.problem().map_or(0, crate::Problem::heap_bytes)
             + operation.reason().map_or(0, str::len)
             + operation.response().map_or(0, self.heap_bytes);
-        Weight::of(bytes)
+        Weight::from_bytes(bytes)
     }
 }
 
@@ -80,7 +80,7 @@ impl Weight {
     /// Sizes are rounded up to a multiple of this unit.
     const UNIT: usize = 16;
 
-    pub(super) fn of(bytes: usize) -> Self {
+    pub(super) fn from_bytes(bytes: usize) -> Self {
         Self(u32::try_from(bytes.div_ceil(Self::UNIT)).unwrap_or(u32::MAX))
     }
 

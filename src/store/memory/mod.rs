@@ -133,7 +133,7 @@ impl<T> MemoryStore<T> {
         let soonest = EarliestExpiry::new();
         let hasher = foldhash::quality::RandomState::default();
         let shard = |index| {
-            let expiring = ExpiryQueue::of(index, soonest.clone());
+            let expiring = ExpiryQueue::new(index, soonest.clone());
             Mutex::new(Shard::new(expiring))
         };
         Self {

@@ -13,6 +13,22 @@ use tokio::time::{Instant, timeout};
 
 use super::process::PATIENCE;
 
+/// Sends a request, and returns the response once its head arrives.
+pub async fn open(
+    url: &str,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Response<Incoming> {
+    let client = Client::new(url);
+    let mut request = client.request(method, path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    client.open(request, body).await
+}
+
 /// A client of one server.
 #[derive(Clone)]
 pub struct Client {
@@ -58,8 +74,12 @@ impl Client {
     }
 
     /// Sends a request, and returns the response with its body unread.
-    pub async fn open(&self, request: http::request::Builder) -> Response<Incoming> {
-        let request = request.body(Full::new(Bytes::new())).unwrap();
+    pub async fn open(
+        &self,
+        request: http::request::Builder,
+        body: impl Into<Bytes>,
+    ) -> Response<Incoming> {
+        let request = request.body(Full::new(body.into())).unwrap();
         let answered = timeout(PATIENCE, self.pool.request(request)).await;
         answered.expect("the server answers in time").unwrap()
     }

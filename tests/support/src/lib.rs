@@ -12,6 +12,7 @@ pub mod process;
 pub mod redis;
 pub mod repetition;
 pub mod runs;
+pub mod runtime;
 pub mod said;
 pub mod server;
 pub mod stranger;

@@ -1,7 +1,7 @@
 //! Log lines, collected for a test.
 
 use std::{
-    fmt,
+    fmt, io,
     sync::{Arc, Mutex},
 };
 
@@ -43,5 +43,41 @@ impl<S: Subscriber> tracing_subscriber::Layer<S> for Said {
             event.record(&mut line);
             self.lines.lock().unwrap().push(line.0);
         }
+    }
+}
+
+/// The log output as it is written.
+#[derive(Clone, Default)]
+pub struct LogOutput(Arc<Mutex<Vec<u8>>>);
+
+impl LogOutput {
+    /// Collects the output of this thread until the guard is dropped.
+    pub fn collect() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// Returns the output since the last call.
+    pub fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
+    }
+}
+
+impl io::Write for LogOutput {
+    fn write(&mut self, some: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(some)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -96,7 +96,7 @@ async fn waits_and_events_see_changes_of_other_nodes(nodes: &Nodes) {
     let pending = b.get(&location).await;
     assert_eq!(pending.json()["state"], "pending");
     let following = b.request(Method::GET, &format!("{location}/events"));
-    let mut events = b.open(following).await.into_body();
+    let mut events = b.open(following, "").await.into_body();
     let mut text = String::new();
     while !text.contains("\n\n") {
         text += &next(&mut events).await.expect("the stream begins");

@@ -135,7 +135,9 @@ impl Checker {
                     && call.end.saturating_sub(call.begin) > millis(self.rules.wake)
                     && call.answer.tells()
                 {
-                    self.operations.of(operation).held(call, *since, wait);
+                    self.operations
+                        .of(operation)
+                        .note_held_poll(call, *since, wait);
                 }
             }
             CallRequest::Result { operation } => self.read(call, operation),
@@ -164,7 +166,7 @@ impl Checker {
             CallAnswer::Accepted { operation } => {
                 let history = self.operations.of(operation);
                 history.accepted(call, title, operation);
-                history.told(call);
+                history.note_visible(call);
                 if let Some(id) = id {
                     history.compare(id, operation, operation);
                 }
@@ -184,7 +186,7 @@ impl Checker {
     fn read(&mut self, call: &Call, operation: &str) {
         let history = self.operations.of(operation);
         if call.answer.tells() && call.answer != CallAnswer::Absent {
-            history.told(call);
+            history.note_visible(call);
         }
         match &call.answer {
             CallAnswer::Operation(sighting) => history.saw(sighting, call, operation),

@@ -104,7 +104,7 @@ pub enum LogError {
     #[error("the log cannot be read")]
     Read(#[from] io::Error),
     /// A line is not an entry.
-    #[error("line {line} of the log is no entry")]
+    #[error("line {line} of the log is not an entry")]
     Line {
         /// The number of the line, from 1.
         line: usize,

@@ -149,7 +149,7 @@ impl OperationHistory {
     }
 
     /// Notes that the answer to `call` showed the operation.
-    pub(super) fn told(&mut self, call: &Call) {
+    pub(super) fn note_visible(&mut self, call: &Call) {
         match self.told.get_mut(&call.owner) {
             Some(last) => *last = call.begin.max(*last),
             None => drop(self.told.insert(call.owner.clone(), call.begin)),
@@ -181,7 +181,7 @@ impl OperationHistory {
     }
 
     /// Notes a poll that was held for longer than `Rules::wake`.
-    pub(super) fn held(&mut self, call: &Call, since: Option<u64>, wait: u64) {
+    pub(super) fn note_held_poll(&mut self, call: &Call, since: Option<u64>, wait: u64) {
         let held = SeenPoll {
             reading: call.reading(),
             node: call.node.clone(),

@@ -7,6 +7,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgListener},
     query, query_scalar,
 };
+use test_support::runtime::one_worker;
 use tokio::time::{Instant, sleep, timeout};
 use tower_operations::{
     Outcome,
@@ -260,14 +261,7 @@ async fn the_last_handle_sends_pending_notifications_and_stops_its_tasks() {
 
 #[test]
 fn notification_tasks_restart_after_their_runtime_stops() {
-    let runtime = || {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap()
-    };
-    let (first, second) = (runtime(), runtime());
+    let (first, second) = (one_worker(), one_worker());
     let server = second.block_on(Postgres::start());
     let orphan = first.block_on(store(&server));
     let other = second.block_on(store(&server));
@@ -308,14 +302,7 @@ fn notification_tasks_restart_after_their_runtime_stops() {
 
 #[test]
 fn release_notifications_survive_a_stopped_runtime() {
-    let runtime = || {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap()
-    };
-    let (first, second) = (runtime(), runtime());
+    let (first, second) = (one_worker(), one_worker());
     let server = second.block_on(Postgres::start());
     let orphan = first.block_on(store(&server));
     let other = second.block_on(store(&server));

@@ -1,12 +1,9 @@
 //! Migrations, names, permissions, and refused servers.
 
-use std::{
-    fs, io,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{fs, time::Duration};
 
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions, query, query_scalar, raw_sql};
+use test_support::said::LogOutput;
 use tokio::{task::JoinSet, time::timeout};
 use tower_operations::{
     OperationId,
@@ -234,30 +231,9 @@ async fn connect_errors_contain_the_cause_and_no_password() {
     }
 }
 
-/// Collects the log output.
-#[derive(Clone, Default)]
-struct LogOutput(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for LogOutput {
-    fn write(&mut self, some: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(some)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn a_slow_first_connection_is_logged() {
-    let log = LogOutput::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(move || writer.clone())
-        .with_ansi(false)
-        .finish();
-    let _default = tracing::subscriber::set_default(subscriber);
-    let text = || String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let (log, _default) = LogOutput::collect();
     // No server listens on this port, and the pool retries.
     let url = "postgres://app:s3cret@127.0.0.1:1/db";
     for (wait, is_logged) in [(300, false), (2_500, true)] {
@@ -265,7 +241,7 @@ async fn a_slow_first_connection_is_logged() {
         let pool = pool.connect_lazy(url).unwrap();
         let connected = timeout(STUCK, PostgresStore::builder(pool).connect()).await;
         connected.expect("the connect times out").unwrap_err();
-        let text = text();
+        let text = log.text();
         let line = text.lines().find(|line| line.contains("waiting"));
         assert_eq!(line.is_some(), is_logged, "{text}");
         if let Some(line) = line {

@@ -1,11 +1,8 @@
 //! Damaged or overwritten records do not block other operations.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
+use test_support::said::LogOutput;
 use tower_operations::{
     OperationId, State,
     store::{
@@ -164,29 +161,9 @@ async fn a_create_with_a_broken_index_writes_nothing() {
     );
 }
 
-/// Collects the log output.
-#[derive(Clone, Default)]
-struct LogOutput(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for LogOutput {
-    fn write(&mut self, some: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(some)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn an_unreadable_record_is_logged_with_its_id() {
-    let log = LogOutput::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(move || writer.clone())
-        .with_ansi(false)
-        .finish();
-    let _default = tracing::subscriber::set_default(subscriber);
+    let (log, _default) = LogOutput::collect();
     let redis = Redis::start().await;
     let store = connect(&redis).await;
     for damage in [&["HSET", "h", "no JSON"][..], &["DEL"], &["SET", "x"]] {
@@ -199,7 +176,7 @@ async fn an_unreadable_record_is_logged_with_its_id() {
         let command = [&damage[..1], &[&name], &damage[1..]].concat();
         ask::<()>(&redis, &command).await;
         assert!(store.reclaim(&lease(LONG), 9).await.unwrap().is_empty());
-        let text = String::from_utf8(std::mem::take(&mut *log.0.lock().unwrap())).unwrap();
+        let text = log.take();
         let id = format!("id={}", bad.operation().id());
         let is_logged = |line: &str| line.contains("ERROR") && line.contains(&id);
         assert!(text.lines().any(is_logged), "{damage:?}: {text}");

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use test_support::runtime::one_worker;
 use tokio::time::{sleep, timeout};
 use tower_operations::{
     OperationId,
@@ -151,14 +152,7 @@ async fn the_last_handle_closes_its_connections() {
 
 #[test]
 fn notification_tasks_restart_after_their_runtime_stops() {
-    let runtime = || {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap()
-    };
-    let (first, second) = (runtime(), runtime());
+    let (first, second) = (one_worker(), one_worker());
     let redis = second.block_on(Redis::start());
     let orphan = first.block_on(connect(&redis));
     let other = second.block_on(connect(&redis));
@@ -181,14 +175,7 @@ fn notification_tasks_restart_after_their_runtime_stops() {
 
 #[test]
 fn release_notifications_survive_a_stopped_runtime() {
-    let runtime = || {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap()
-    };
-    let (first, second) = (runtime(), runtime());
+    let (first, second) = (one_worker(), one_worker());
     let server = second.block_on(Redis::start());
     let orphan = first.block_on(connect(&server));
     let other = second.block_on(connect(&server));

@@ -1,7 +1,7 @@
 use tower_operations::operation::State;
 
 use super::{
-    ID, as_of, call, convicts, damage, forget, good, id, list, passes, poll, post, refused, run,
+    ID, as_of, call, convicts, damage, delete, good, id, list, passes, poll, post, refused, run,
     seen, with,
 };
 use crate::checker::{Call, CallAnswer, CallRequest, Entry, RunEvent, Violation, check};
@@ -11,7 +11,7 @@ fn absent(begin: u64) -> Entry {
 }
 
 fn deleted() -> Vec<Entry> {
-    with(with(good(), forget(100, CallAnswer::Deleted)), absent(110))
+    with(with(good(), delete(100, CallAnswer::Deleted)), absent(110))
 }
 
 #[test]
@@ -19,7 +19,7 @@ fn deleted_operations_are_absent() {
     passes(&deleted());
     assert_eq!(check(&deleted(), &super::rules()).counts.deleted, 1);
     // The answer was lost.
-    let lost = with(good(), forget(100, CallAnswer::Nothing));
+    let lost = with(good(), delete(100, CallAnswer::Nothing));
     passes(&with(lost.clone(), absent(110)));
     passes(&with(lost.clone(), seen(110, 3, State::Succeeded)));
     // No client had asked to delete the operation.
@@ -27,7 +27,7 @@ fn deleted_operations_are_absent() {
     convicts(&with(good(), absent(110)), &gone);
     convicts(&with(lost, absent(94)), &gone);
     // The deletion was refused, so the operation still exists.
-    let refused = with(good(), forget(100, refused(412)));
+    let refused = with(good(), delete(100, refused(412)));
     passes(&with(refused, seen(110, 3, State::Succeeded)));
 }
 

@@ -114,7 +114,7 @@ fn away(begin: u64, end: u64) -> Entry {
     Entry::Away(Away { node, begin, end })
 }
 
-fn forget(begin: u64, answer: CallAnswer) -> Entry {
+fn delete(begin: u64, answer: CallAnswer) -> Entry {
     let operation = id();
     call(begin, begin + 5, CallRequest::Delete { operation }, answer)
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use tower_operations::operation::State;
 
 use super::{
-    accepted, away, call, cancel, convicts, damage, drain, forget, good, id, kill, list, of,
+    accepted, away, call, cancel, convicts, damage, delete, drain, good, id, kill, list, of,
     passes, poll, rules, run, seen, sighting, with,
 };
 use crate::checker::{Away, CallAnswer, Entry, RunEntry, RunEvent, Violation, check};
@@ -115,15 +115,26 @@ fn logs_survive_a_round_trip() {
         damage(7),
         of("x", accepted()),
     ]);
-    log.extend([forget(8, CallAnswer::Deleted), list(9, &["op-1"])]);
+    log.extend([delete(8, CallAnswer::Deleted), list(9, &["op-1"])]);
     let lines: Vec<_> = log.iter().map(|entry| entry.to_line().unwrap()).collect();
     let read: Result<Vec<_>, _> = Entry::read(lines.join("\n").as_bytes()).collect();
     assert_eq!(read.unwrap(), log);
+    // Lines of earlier versions have other words for a deletion.
+    let deletion = log
+        .iter()
+        .position(|entry| *entry == delete(8, CallAnswer::Deleted));
+    let line = &lines[deletion.unwrap()];
+    let earlier = line
+        .replace("deleted", "forgotten")
+        .replace("delete", "forget");
+    assert_ne!(*line, earlier);
+    let read: Result<Vec<_>, _> = Entry::read(earlier.as_bytes()).collect();
+    assert_eq!(read.unwrap(), [delete(8, CallAnswer::Deleted)]);
     let broken = format!("{}\n\n{{}}\n", lines[0]);
     let mut read = Entry::read(broken.as_bytes());
     assert!(read.next().unwrap().is_ok());
     let error = read.next().unwrap().unwrap_err();
-    assert_eq!(error.to_string(), "line 3 of the log is no entry");
+    assert_eq!(error.to_string(), "line 3 of the log is not an entry");
     let run = r#"{"operation":"op-1","attempt":1,"node":"a","title":"Q3","event":"begin","at":6}"#;
     let runs: Result<Vec<_>, _> = RunEntry::read(run.as_bytes()).collect();
     let first = runs.unwrap().remove(0);
