@@ -109,6 +109,7 @@ pub mod contract;
 #[cfg(feature = "crash-points")]
 #[doc(hidden)]
 pub mod crash_points;
+mod deadline_lists;
 pub mod dialect;
 pub mod engine;
 #[cfg(any(fuzzing, test))]

@@ -230,6 +230,10 @@ async fn a_concurrency_limit_keeps_further_operations_pending() {
     for id in &ids[2..] {
         wait_for_state(&store, id, State::Pending).await;
     }
+    // Both are called, and stay within the limit.
+    while counter.now.load(SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
     counter.permits.add_permits(5);
     for id in &ids {
         wait_for_state(&store, id, State::Succeeded).await;

@@ -13,8 +13,11 @@ mod sync {
 #[path = "../src/store/wait.rs"]
 mod wait;
 
-#[path = "../src/run/gate.rs"]
+#[path = "../src/run/race/gate.rs"]
 mod gate;
+
+#[path = "../src/run/signals.rs"]
+mod signals;
 
 #[path = "../src/store/memory/keyring.rs"]
 mod keyring;
@@ -71,6 +74,7 @@ use loom::{
     thread,
 };
 use shard::Tick;
+use signals::{RunSignals, StopCause};
 use wait::{WaitCell, Waiter};
 
 /// Checks with at most two switches at any place. Three threads have more
@@ -419,5 +423,58 @@ fn two_evictions_remove_one_key_each() {
         assert!(keys.0.evict(NOW, Duration::ZERO, &keys.1));
         assert!(evictor.join().unwrap());
         assert_eq!(keys.1.keys.load(SeqCst), 0);
+    });
+}
+
+/// The sweep tells a run that its deadline is over, while the run looks at its signals.
+#[test]
+fn a_signal_after_a_look_wakes_the_run() {
+    model(|| {
+        let signals = Arc::new(RunSignals::<u32>::new());
+        let sweep = {
+            let signals = Arc::clone(&signals);
+            thread::spawn(move || signals.overdue())
+        };
+        block_on(std::future::poll_fn(|context| {
+            match signals.look(context).is_overdue {
+                true => std::task::Poll::Ready(()),
+                false => std::task::Poll::Pending,
+            }
+        }));
+        sweep.join().unwrap();
+    });
+}
+
+/// Two reports race with a stop. The writer sees the last report, and then the stop.
+#[test]
+fn no_report_and_no_stop_is_missed() {
+    model(|| {
+        let signals = Arc::new(RunSignals::new());
+        let threads = [1, 2].map(|number| {
+            let signals = Arc::clone(&signals);
+            thread::spawn(move || match number {
+                1 => {
+                    signals.report(1);
+                    signals.report(2);
+                }
+                _ => signals.stop(StopCause::Interrupted),
+            })
+        });
+        block_on(async {
+            loop {
+                let Some((progress, number)) = signals.next_report().await else {
+                    unreachable!("the heartbeat is not lost");
+                };
+                signals.report_written(number);
+                if progress == 2 {
+                    break;
+                }
+            }
+            assert_eq!(signals.stopped().await, StopCause::Interrupted);
+        });
+        assert!(!signals.raised().has_report);
+        for thread in threads {
+            thread.join().unwrap();
+        }
     });
 }

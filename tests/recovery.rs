@@ -1,7 +1,7 @@
 //! Recovery of operations whose node dies, is cut off or is drained: several nodes
 //! on one store. The clock is paused.
 
-use test_support::hooked;
+use test_support::{hooked, ready_later::ReadyLater};
 
 use std::{
     convert::Infallible,
@@ -25,7 +25,7 @@ use tokio::{
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneService};
 use tower_operations::{
     AsyncAcceptLayer, BufferedBody, Drain, FailureKind, MemoryStore, OperationHandle, OperationId,
-    Operations, Progress, Recovery, RequestBody, State,
+    Operations, Progress, Recovery, RequestBody, ResponseBody, State,
     store::{LeaseConfig, NewOperation, NodeId, Owner, Repository, Store, StoreError, Written},
 };
 
@@ -49,6 +49,12 @@ type Handler = Arc<
         + Send
         + Sync,
 >;
+
+/// The service of a node, without and with its layer.
+type Inner =
+    BoxCloneService<Request<RequestBody<BufferedBody>>, Response<BufferedBody>, Infallible>;
+type Layered =
+    BoxCloneService<Request<BufferedBody>, Response<ResponseBody<BufferedBody>>, Infallible>;
 
 fn handler<F>(handler: impl Fn(OperationHandle) -> F + Send + Sync + 'static) -> Handler
 where
@@ -110,10 +116,23 @@ impl Node {
         handler: Handler,
         set: impl FnOnce(AsyncAcceptLayer<Hooked>) -> AsyncAcceptLayer<Hooked>,
     ) -> Self {
+        Self::with_service(name, store, dead, runs, handler, |layer, inner| {
+            BoxCloneService::new(set(layer).layer(inner))
+        })
+    }
+
+    fn with_service(
+        name: &'static str,
+        store: Hooked,
+        dead: Arc<AtomicBool>,
+        runs: &Runs,
+        handler: Handler,
+        layered: impl FnOnce(AsyncAcceptLayer<Hooked>, Inner) -> Layered,
+    ) -> Self {
         let operations = Operations::new(store)
             .owner(header_owner)
             .lease(LeaseConfig::new(NodeId::named(name), TERM));
-        let (layer, drain) = (set(operations.layer()), operations.drain_handle());
+        let (layer, drain) = (operations.layer(), operations.drain_handle());
         let runs = Arc::clone(runs);
         let inner = service_fn(move |request: Request<RequestBody<BufferedBody>>| {
             let (runs, handler) = (Arc::clone(&runs), Arc::clone(&handler));
@@ -135,7 +154,7 @@ impl Node {
                 Ok::<_, Infallible>(handler(operation).await)
             }
         });
-        let app = layer.layer(BoxCloneService::new(inner));
+        let app = layered(layer, BoxCloneService::new(inner));
         let app = service_fn(move |request: Request<BufferedBody>| {
             let app = app.clone();
             async move {
@@ -520,7 +539,11 @@ async fn an_operation_that_was_not_started_is_rerun_too() {
             Ok(())
         }
     });
-    let first = Node::with_store("first", store, dead, &runs, hang(), rerunnable);
+    let pending = |layer, inner| {
+        let layer: AsyncAcceptLayer<_> = rerunnable(layer);
+        BoxCloneService::new(layer.layer(ReadyLater::new(inner)))
+    };
+    let first = Node::with_service("first", store, dead, &runs, hang(), pending);
     let second = Node::start("second", &memory, &runs, respond("done"), rerunnable);
     second.start_reruns(1);
     let id = first.post().await;

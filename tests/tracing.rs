@@ -1,6 +1,6 @@
 //! Spans and log events of operations, as a subscriber gets them.
 
-use test_support::hooked;
+use test_support::{hooked, ready_later::ReadyLater};
 #[path = "tracing/ids.rs"]
 mod ids;
 #[path = "tracing/stores.rs"]
@@ -159,7 +159,7 @@ where
     R: Lease<Output = RecordedResponse>,
     F: Future<Output = Inner> + Send,
 {
-    let service = layer.layer(service_fn(inner));
+    let service = layer.layer(ReadyLater::new(service_fn(inner)));
     let request = Request::post("/").body(BufferedBody::default()).unwrap();
     let response = service.oneshot(request).await.unwrap();
     assert_eq!(response.status(), 202);

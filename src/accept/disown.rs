@@ -8,14 +8,14 @@ use std::{
 use tokio::time::{Instant, sleep};
 use tracing::Instrument;
 
-use super::hand_over::Wanted;
+use super::creation::Creation;
 use crate::{
     operation::{FailureKind, OperationId, Outcome, RecordedResponse},
     run::{Runtime, afterwards, log_end, retry_until_certain},
     store::{FencingToken, Lease, Written},
 };
 
-impl Wanted {
+impl Creation {
     /// Ends the operation in a task, if the operation may have been created. The request of the
     /// operation has been refused; `admitted` is the place in flight.
     ///
@@ -66,23 +66,21 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Weak, atomic::AtomicUsize};
+    use std::sync::Weak;
 
     use bytes::Bytes;
 
     use super::*;
     use crate::{
-        accept::{create::create, policy::Policy, refuse::Refusal},
+        accept::{policy::Policy, refuse::Refusal},
         run::{Drain, RunLimits},
         store::{MemoryStore, NewOperation, Repository, Store},
     };
 
-    fn in_doubt(new: NewOperation) -> Wanted {
-        Wanted {
-            new,
-            is_fresh: true,
-            in_doubt: AtomicUsize::new(1),
-        }
+    fn in_doubt(new: NewOperation) -> Creation {
+        let mut creation = Creation::new(new, true);
+        *creation.in_doubt.get_mut() = 1;
+        creation
     }
 
     #[tokio::test]
@@ -96,10 +94,10 @@ mod tests {
         drain.drain(Duration::ZERO).await;
 
         let id = new.id.clone();
-        let wanted = in_doubt(new);
-        let made = create(&node, &policy(), &wanted).await;
+        let creation = in_doubt(new);
+        let made = creation.create(&node, &policy()).await;
         assert!(matches!(made, Err(Refusal::Closed)));
-        wanted.disown(&node, ());
+        creation.disown(&node, ());
         tokio::task::yield_now().await;
         let record = store.get(&id).await.unwrap().unwrap();
         let problem = record.operation().problem().expect("it was ended");
@@ -126,10 +124,10 @@ mod tests {
         let kept: Weak<[u8]> = Arc::downgrade(&bytes);
         let mut new = NewOperation::new(OperationId::new());
         new.request = Some(Bytes::from_owner(RetainedBytes(bytes)));
-        let wanted = in_doubt(new);
+        let creation = in_doubt(new);
         // The operation does not exist yet, and may be created late.
-        wanted.disown(&node, node.in_flight.admit().unwrap());
-        drop(wanted);
+        creation.disown(&node, node.in_flight.admit().unwrap());
+        drop(creation);
         assert_eq!(kept.strong_count(), 0, "its request is kept");
         let drain = Drain::new(Arc::clone(&node.in_flight));
         sleep(node.lease().term / 2).await;
@@ -138,8 +136,8 @@ mod tests {
         assert_eq!(drain.in_flight(), 0);
 
         // A drain does not wait for this.
-        let wanted = in_doubt(NewOperation::new(OperationId::new()));
-        wanted.disown(&node, node.in_flight.admit().unwrap());
+        let creation = in_doubt(NewOperation::new(OperationId::new()));
+        creation.disown(&node, node.in_flight.admit().unwrap());
         let report = drain.drain(node.lease().term).await;
         assert_eq!(report.took, Duration::ZERO);
         assert!(report.is_clean(), "{report:?}");

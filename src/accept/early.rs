@@ -9,7 +9,7 @@ use super::{policy::Policy, reservation::ReservedKey};
 use crate::{
     BoxError,
     operation::{FailureKind, OperationId, Outcome, RecordedResponse},
-    run::{InFlight, Told, collect},
+    run::{InFlight, RaceResult, collect},
 };
 
 /// Stores an answer below 500 of the call `id` under the key of the request, so that a
@@ -22,18 +22,18 @@ use crate::{
 /// when the time of a drain is over is replaced by a refusal.
 pub(super) async fn settled<C, E>(
     id: &OperationId,
-    early: Told<Response<C>, E>,
+    early: RaceResult<Response<C>, E>,
     reserved: Option<ReservedKey>,
     policy: &Policy,
     in_flight: &InFlight,
-) -> Told<Response<C>, E>
+) -> RaceResult<Response<C>, E>
 where
     C: Body<Data = Bytes>,
     C::Error: Into<BoxError>,
 {
     let limit = policy.run.result;
     let (response, key) = match (early, reserved) {
-        (Told::Answered(Ok(response)), Some(key))
+        (RaceResult::Answered(Ok(response)), Some(key))
             if response.status().as_u16() < 500 && response.body().size_hint().lower() <= limit =>
         {
             (response, key)
@@ -43,14 +43,14 @@ where
     let collected = tokio::select! {
         biased;
         collected = timeout(policy.run.running, collect(id, response, limit)) => collected,
-        () = in_flight.over().cancelled() => return Told::ShutDown,
+        () = in_flight.over().cancelled() => return RaceResult::ShutDown,
     };
     let outcome = match collected {
         Ok(Ok(whole)) => {
             let recorded = RecordedResponse::new(whole);
             if recorded.is_final() {
                 key.settle(recorded.clone(), policy.create_timeout).await;
-                return Told::Settled(recorded.to_response());
+                return RaceResult::Settled(recorded.to_response());
             }
             // The answer is not stored: the key is free again.
             let status = recorded.status().as_u16();
@@ -64,5 +64,5 @@ where
         Outcome::Failed(failure) => failure.kind(),
         Outcome::Succeeded(_) | Outcome::Canceled | Outcome::CanceledFor(_) => None,
     };
-    Told::Failed(kind.unwrap_or(FailureKind::InnerError))
+    RaceResult::Failed(kind.unwrap_or(FailureKind::InnerError))
 }

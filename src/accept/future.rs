@@ -9,18 +9,20 @@ use bytes::Bytes;
 use http::{Request, Response, header::CONTENT_LENGTH};
 use http_body::Body;
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 use tower_service::Service;
 
 use super::{
     RequestBody, ResponseBody,
+    arrival::Arrival,
     collect::{CollectBody, CollectError},
     drain_over::DrainOver,
-    going::{AcceptResponse, Going, Gone},
-    hand_over::Arriving,
     inner::Inner,
     mode::{AppliedPreferences, ReplyKind},
-    refuse::{DrainRefusal, discard_after},
+    race::RacedCall,
+    refuse::{DrainRefusal, Refusal},
+    responder::AcceptResponder,
+    submission::AcceptResult,
 };
 use crate::{
     BoxError,
@@ -38,7 +40,7 @@ pin_project! {
         S: Service<Request<RequestBody<B>>>,
     {
         #[pin]
-        state: AcceptState<S, R, B>,
+        step: AcceptStep<S, R, B>,
         preferred: AppliedPreferences,
         // The arrival of the request; `None` if the response does not depend on the time.
         begun: Option<Instant>,
@@ -46,11 +48,14 @@ pin_project! {
 }
 
 pin_project! {
-    #[project = StateProjection]
-    enum AcceptState<S, R, B>
+    /// The step that a request has reached.
+    #[project = StepProjection]
+    pub(super) enum AcceptStep<S, R, B>
     where
         S: Service<Request<RequestBody<B>>>,
-        {
+    {
+        // The request passes through. With `refusing` it is refused once the time of a drain is
+        // over.
         Passing {
             #[pin]
             response: Oneshot<S, Request<RequestBody<B>>>,
@@ -58,8 +63,38 @@ pin_project! {
             refusing: Option<DrainRefusal>,
             over: DrainOver,
         },
-        Collecting { collecting: Option<(CollectBody<B>, Arriving<S, R>)>, over: DrainOver },
-        Going { going: Option<Going<S::Response, S::Error>> },
+        // The body is collected.
+        Collecting { collecting: Option<(CollectBody<B>, Arrival<S, R>)>, over: DrainOver },
+        // The key is looked up.
+        Reserving { reserving: Pin<Box<dyn Future<Output = AcceptStep<S, R, B>> + Send>> },
+        // The operation is created in a task, even if the client disconnects.
+        Creating { created: oneshot::Receiver<AcceptResult>, responder: AcceptResponder },
+        // The call races with its acceptance.
+        Racing { race: RacedCall<S::Response, S::Error> },
+        // The response is complete; `None` once it was returned.
+        Ready { response: Option<Response<BufferedBody>>, reply: ReplyKind },
+    }
+}
+
+/// The response to a client, or the error of a request that passed through.
+pub(super) type AcceptResponse<C, E> = Result<Response<ResponseBody<C>>, E>;
+
+impl<S, R, B> AcceptStep<S, R, B>
+where
+    S: Service<Request<RequestBody<B>>>,
+{
+    pub(super) fn refused(response: Response<BufferedBody>) -> Self {
+        (response, ReplyKind::Refused).into()
+    }
+}
+
+impl<S, R, B> From<(Response<BufferedBody>, ReplyKind)> for AcceptStep<S, R, B>
+where
+    S: Service<Request<RequestBody<B>>>,
+{
+    fn from((response, reply): (Response<BufferedBody>, ReplyKind)) -> Self {
+        let response = Some(response);
+        Self::Ready { response, reply }
     }
 }
 
@@ -67,58 +102,12 @@ impl<S, R, B> ResponseFuture<S, R, B>
 where
     S: Service<Request<RequestBody<B>>>,
 {
-    /// Passes a request on. With `refusing` the request is refused once the time of a drain
-    /// is over.
-    pub(super) fn passing(
-        response: Oneshot<S, Request<RequestBody<B>>>,
-        passing: Option<PassThrough>,
-        refusing: Option<DrainRefusal>,
-    ) -> Self {
-        AcceptState::Passing {
-            response,
-            passing,
-            refusing,
-            over: DrainOver::default(),
-        }
-        .into()
-    }
-
-    /// Collects the body first.
-    pub(super) fn collecting(body: CollectBody<B>, arriving: Arriving<S, R>) -> Self {
-        AcceptState::Collecting {
-            collecting: Some((body, arriving)),
-            over: DrainOver::default(),
-        }
-        .into()
-    }
-
-    pub(super) fn going(going: Going<S::Response, S::Error>) -> Self {
-        AcceptState::Going { going: Some(going) }.into()
-    }
-
-    pub(super) fn refused(response: Response<BufferedBody>) -> Self {
-        Self::going(Going::Answer {
-            response,
-            reply: ReplyKind::Refused,
-        })
-    }
-
-    /// Sets the preferences that the response reports as applied.
-    pub(super) fn set_preferred(&mut self, preferred: AppliedPreferences) {
-        self.preferred = preferred;
-        self.begun = preferred.has_wait().then(Instant::now);
-    }
-}
-
-impl<S, R, B> From<AcceptState<S, R, B>> for ResponseFuture<S, R, B>
-where
-    S: Service<Request<RequestBody<B>>>,
-{
-    fn from(state: AcceptState<S, R, B>) -> Self {
+    /// Returns a future at this step, whose response reports the preferences as applied.
+    pub(super) fn new(step: AcceptStep<S, R, B>, preferred: AppliedPreferences) -> Self {
         Self {
-            state,
-            preferred: AppliedPreferences::default(),
-            begun: None,
+            step,
+            preferred,
+            begun: preferred.has_wait().then(Instant::now),
         }
     }
 }
@@ -140,7 +129,7 @@ where
     /// occurs before the request was accepted.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let (answer, reply) = ready!(this.state.poll_answer(context));
+        let (answer, reply) = ready!(this.step.poll_answer(context));
         Poll::Ready(answer.map(|mut response| {
             let ago = this.begun.map(|begun| begun.elapsed()).unwrap_or_default();
             this.preferred.mark(response.headers_mut(), reply, ago);
@@ -149,7 +138,7 @@ where
     }
 }
 
-impl<S, R, B> AcceptState<S, R, B>
+impl<S, R, B> AcceptStep<S, R, B>
 where
     S: Service<Request<RequestBody<B>>>,
 {
@@ -165,13 +154,18 @@ where
     {
         loop {
             let next = match self.as_mut().project() {
-                StateProjection::Passing {
+                StepProjection::Passing {
                     response,
                     passing,
                     refusing,
                     over,
-                } => {
-                    let Poll::Ready(response) = response.poll(context) else {
+                } => match response.poll(context) {
+                    Poll::Ready(response) => {
+                        let is_acceptable = refusing.take().is_some_and(|it| it.is_acceptable);
+                        let answer = passed(response, passing.take(), is_acceptable);
+                        return Poll::Ready((answer, ReplyKind::Direct));
+                    }
+                    Poll::Pending => {
                         if let Some(refusing) = refusing {
                             ready!(over.poll(&refusing.in_flight, context));
                         }
@@ -184,70 +178,71 @@ where
                             passing.in_flight().refused();
                         }
                         // Drops the call, which returns the unread rest of its body.
-                        self.set(Self::Going { going: None });
+                        self.set(Self::Ready {
+                            response: None,
+                            reply: ReplyKind::Refused,
+                        });
                         let answer = Ok(refusing.response().map(ResponseBody::whole));
                         return Poll::Ready((answer, ReplyKind::Refused));
-                    };
-                    let passing = passing.take();
-                    if let Some(passing) = &passing {
-                        passing.in_flight().answered();
                     }
-                    let is_acceptable = refusing.take().is_some_and(|it| it.is_acceptable);
-                    let ends = |it: &Response<C>| is_acceptable || has_known_length(it);
-                    let passing = passing.filter(|_| response.as_ref().is_ok_and(ends));
-                    let answer =
-                        response.map(|it| it.map(|body| ResponseBody::passing_as(body, passing)));
-                    return Poll::Ready((answer, ReplyKind::Direct));
-                }
-                StateProjection::Collecting { collecting, over } => {
-                    let (body, arriving) = collecting.as_mut().expect("polled after completion");
+                },
+                StepProjection::Collecting { collecting, over } => {
+                    let (body, arrival) = collecting.as_mut().expect("polled after completion");
                     let collected = match body.poll(context) {
                         Poll::Ready(collected) => collected,
                         Poll::Pending => {
-                            let in_flight = &arriving.node.in_flight;
+                            let in_flight = &arrival.node.in_flight;
                             ready!(over.poll(in_flight, context));
                             in_flight.refused();
                             Err(CollectError::SHUT_DOWN)
                         }
                     };
-                    let (rest, arriving) = collecting.take().expect("the body was checked above");
+                    let (rest, arrival) = collecting.take().expect("the body was checked above");
                     match collected {
-                        Ok(body) => arriving.go_on(body),
-                        Err(CollectError { refusal, unread }) => {
-                            let version = arriving.request.parts.version;
-                            let mut response = refusal.response(&arriving.policy, version, unread);
-                            if unread {
-                                discard_after(version, &mut response, rest.into_rest());
-                            }
-                            Going::Answer {
-                                response,
-                                reply: ReplyKind::Refused,
-                            }
-                        }
+                        Ok(body) => arrival.proceed(body),
+                        Err(error) => Self::refused(arrival.refuse_body(error, rest)),
                     }
                 }
-                StateProjection::Going { going } => {
-                    let now = going.as_mut().expect("polled after completion");
-                    match ready!(now.poll(context)) {
-                        Gone::On(next) => {
-                            *going = None;
-                            next
-                        }
-                        Gone::Answered(answer, reply) => {
-                            *going = None;
-                            return Poll::Ready((answer, reply));
-                        }
-                    }
+                StepProjection::Reserving { reserving } => ready!(reserving.as_mut().poll(context)),
+                StepProjection::Creating { created, responder } => {
+                    let result = ready!(Pin::new(created).poll(context));
+                    // Without a result the task is gone: the runtime is shutting down.
+                    let result = result.unwrap_or(Err(Refusal::Unavailable));
+                    responder.answer(&result).into()
+                }
+                StepProjection::Racing { race } => {
+                    return race.poll(context);
+                }
+                StepProjection::Ready { response, reply } => {
+                    let response = response.take().expect("polled after completion");
+                    return Poll::Ready((Ok(response.map(ResponseBody::whole)), *reply));
                 }
             };
-            // An answer that is already complete is returned without becoming a state of the
-            // future.
-            if let Going::Answer { response, reply } = next {
+            // A response that is already complete is returned without becoming a step.
+            if let Self::Ready {
+                response: Some(response),
+                reply,
+            } = next
+            {
                 return Poll::Ready((Ok(response.map(ResponseBody::whole)), reply));
             }
-            self.set(Self::Going { going: Some(next) });
+            self.set(next);
         }
     }
+}
+
+/// Returns the answer of a request that passed through, which a drain waits for.
+fn passed<C: Body, E>(
+    response: Result<Response<C>, E>,
+    passing: Option<PassThrough>,
+    is_acceptable: bool,
+) -> AcceptResponse<C, E> {
+    if let Some(passing) = &passing {
+        passing.in_flight().answered();
+    }
+    let ends = |it: &Response<C>| is_acceptable || has_known_length(it);
+    let passing = passing.filter(|_| response.as_ref().is_ok_and(ends));
+    response.map(|it| it.map(|body| ResponseBody::passing_as(body, passing)))
 }
 
 /// Returns whether the length of a response is known. Without a known length the response

@@ -1,6 +1,6 @@
 //! Running operations that may have been created, for refused requests that are repeated.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::oneshot,
@@ -8,18 +8,14 @@ use tokio::{
 };
 use tracing::Instrument;
 
-use super::{
-    create::CreateOutcome,
-    departure::{Departure, take},
-    hand_over::Wanted,
-};
+use super::{creation::Creation, submission::Submission};
 use crate::{
     operation::RecordedResponse,
-    run::{Handler, Runtime, retry_until_certain},
+    run::{Handler, Readiness, Runtime, retry_until_certain},
     store::{Lease, LeaseHandle, Record, StoreError},
 };
 
-impl<S, R> Departure<S, R>
+impl<S, R> Submission<S, R>
 where
     S: Handler<Body: 'static> + 'static,
     R: Lease<Output = RecordedResponse>,
@@ -35,10 +31,10 @@ where
         drop(self.reserved.take());
         let span = self.span.clone();
         let run = async move {
-            let term = self.wanted.lease_term(&self.node);
+            let term = self.creation.lease_term(&self.node);
             let in_flight = Arc::clone(&self.node.in_flight);
             let found = {
-                let found = find(&self.node, &self.wanted, term);
+                let found = find(&self.node, &self.creation, term);
                 tokio::pin!(found);
                 tokio::select! {
                     biased;
@@ -54,21 +50,19 @@ where
             let record = match found {
                 // The pending time is over: no client expects the operation to start.
                 Ok(Some(record)) if self.policy.run.is_overdue(&record) => {
-                    return self.wanted.disown(&self.node, self.admitted);
+                    return self.creation.disown(&self.node, self.admitted);
                 }
                 Ok(Some(record)) => record,
                 Ok(None) => return,
                 Err(error) => {
-                    let id = &self.wanted.new.id;
+                    let id = &self.creation.new.id;
                     tracing::warn!(%id, error = error.report(), "operation may exist, left to expire");
                     return;
                 }
             };
-            if let ControlFlow::Continue(leaving) = self.leave(Ok(CreateOutcome::New(record))) {
-                // The client has been answered.
-                let (tell, _) = oneshot::channel();
-                take(leaving, tell).await;
-            }
+            // The client has been answered.
+            let (sender, _) = oneshot::channel();
+            self.leave(record, Readiness::Unknown, sender).await;
         };
         tokio::spawn(Box::pin(run.instrument(span)));
     }
@@ -82,7 +76,7 @@ where
 /// operation is looked for until its lease would be over.
 pub(super) async fn find<R>(
     node: &Runtime<R>,
-    wanted: &Wanted,
+    creation: &Creation,
     term: Duration,
 ) -> Result<Option<Arc<Record<RecordedResponse>>>, StoreError>
 where
@@ -90,11 +84,11 @@ where
 {
     let begun = Instant::now();
     loop {
-        let id = &wanted.new.id;
+        let id = &creation.new.id;
         let found = retry_until_certain(node, Some(id), || node.store.get(id));
         match found.await? {
-            Some(record) if record.is_held_by(wanted.new.token) => {
-                let is_held = renew(node, wanted).await?;
+            Some(record) if record.is_held_by(creation.new.token) => {
+                let is_held = renew(node, creation).await?;
                 return Ok(is_held.then_some(record));
             }
             Some(_) => return Ok(None),
@@ -105,15 +99,15 @@ where
 }
 
 /// Renews the lease of an operation that its creator holds; false if the lease is lost.
-pub(super) async fn renew<R>(node: &Runtime<R>, wanted: &Wanted) -> Result<bool, StoreError>
+pub(super) async fn renew<R>(node: &Runtime<R>, creation: &Creation) -> Result<bool, StoreError>
 where
     R: Lease<Output = RecordedResponse>,
 {
     let held = LeaseHandle {
-        id: wanted.new.id.clone(),
-        token: wanted.new.token,
+        id: creation.new.id.clone(),
+        token: creation.new.token,
     };
-    let lease = wanted.new.lease.as_ref().unwrap_or_else(|| node.lease());
+    let lease = creation.new.lease.as_ref().unwrap_or_else(|| node.lease());
     let lost = retry_until_certain(node, Some(&held.id), || {
         node.store.renew(lease, std::slice::from_ref(&held))
     });

@@ -35,18 +35,14 @@
 //! response carries `Connection: close`, and the rest of the body is discarded for a moment so
 //! that the client can read the response. HTTP/2 resets that stream alone.
 
+mod arrival;
 mod body;
 mod collect;
-mod create;
-mod departure;
+mod creation;
 mod disown;
 mod drain_over;
 mod early;
 mod future;
-mod going;
-mod hand_over;
-mod held_tries;
-mod hold;
 mod idempotency;
 mod in_doubt;
 mod inner;
@@ -54,11 +50,14 @@ mod layer;
 mod lent_body;
 mod mode;
 mod policy;
+mod race;
+mod race_creator;
 mod refuse;
 mod repeated;
 mod reservation;
 mod responder;
 mod service;
+mod submission;
 
 pub use body::{MaybeBuffered, RequestBody, ResponseBody};
 pub use future::ResponseFuture;

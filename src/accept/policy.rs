@@ -97,6 +97,12 @@ impl Policy {
         }
     }
 
+    /// Returns how long a repetition waits for the first request to be answered.
+    pub(super) fn key_wait(&self) -> Duration {
+        let rules = self.idempotency.as_ref();
+        rules.map(|rules| rules.max_wait).unwrap_or_default()
+    }
+
     /// Returns the stored form of the request, if it is stored.
     pub(super) fn kept(&self, request: &BufferedRequest) -> Option<Bytes> {
         let BufferedRequest {
@@ -110,12 +116,12 @@ impl Policy {
 
     /// Returns the decision for this request, and the preferences that its response
     /// reports.
-    pub(super) fn way(
+    pub(super) fn decide(
         &self,
         parts: &Parts,
-        concern: RequestClass,
+        class: RequestClass,
     ) -> (Decision, AppliedPreferences) {
-        if concern == RequestClass::Acceptable {
+        if class == RequestClass::Acceptable {
             let preferences = Preferences::from_headers(&parts.headers);
             let needs_preference = self.shared.dialect.needs_preference();
             // A dispatched request cannot be awaited here.
@@ -133,7 +139,7 @@ impl Policy {
     ///
     /// Requests to the operations themselves are never accepted, nor are requests that an
     /// outer layer has accepted: either would make operations of operations.
-    pub(super) fn concern(&self, parts: &Parts) -> RequestClass {
+    pub(super) fn classify(&self, parts: &Parts) -> RequestClass {
         let public_path = self.shared.locator.at();
         if path_is_below(parts.uri.path(), public_path)
             || original_uri(parts).is_some_and(|uri| path_is_below(uri.path(), public_path))

@@ -5,7 +5,8 @@ use http::request::Parts;
 use super::{
     policy::Policy,
     refuse::Refusal,
-    responder::{AcceptAnswer, AcceptVerdict, CreatedOperation},
+    responder::{AcceptAnswer, CreatedOperation},
+    submission::AcceptResult,
 };
 use crate::{
     dialect::{ApiError, Context, RequestName, Urls},
@@ -21,7 +22,7 @@ pub(super) fn repeated(
     parts: &Parts,
     record: &Record<RecordedResponse>,
     name: RequestName,
-) -> AcceptVerdict {
+) -> AcceptResult {
     // The first request was answered with a 503, so this is not a reuse of its key.
     if record.was_not_dispatched() {
         return Err(Refusal::Unavailable);

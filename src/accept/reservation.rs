@@ -2,20 +2,80 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use http_body::Body;
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep, timeout},
 };
 use tracing::Instrument;
 
-use super::{idempotency::request_name, refuse::Refusal};
+use super::{
+    arrival::Arrival, creation::Creation, future::AcceptStep, idempotency::request_name,
+    inner::Inner, refuse::Refusal, repeated::repeated, responder::AcceptAnswer,
+};
 use crate::{
     operation::RecordedResponse,
     run::{Runtime, retry_until_certain},
     store::{
-        FencingToken, IdempotencyKey, KeyCapability, Record, Repository, Reservation, StoreError,
+        FencingToken, IdempotencyKey, KeyCapability, Lease, Record, Repository, Reservation,
+        StoreError,
     },
 };
+
+/// Reserves the key of a request, then continues with it.
+pub(super) async fn reserve<S, R, B>(
+    arrival: Arrival<S, R>,
+    keys: KeyCapability<R>,
+    mut creation: Creation,
+) -> AcceptStep<S, R, B>
+where
+    S: Inner<B>,
+    B: Body<Data = Bytes> + Send + 'static,
+    R: Lease<Output = RecordedResponse>,
+{
+    let (Some(key), Some(rules)) = (creation.new.key.clone(), &arrival.policy.idempotency) else {
+        return arrival.proceed_with(creation, None);
+    };
+    let (node, max_wait) = (Arc::clone(&arrival.node), rules.max_wait);
+    let patience = arrival.policy.create_timeout;
+    let in_flight = Arc::clone(&node.in_flight);
+    let reserved = tokio::select! {
+        biased;
+        reserved = ReservedKey::reserve(node, keys, key, patience, max_wait) => reserved,
+        () = in_flight.over().cancelled() => {
+            in_flight.refused();
+            Err(Refusal::Closed)
+        }
+    };
+    let result = match reserved {
+        Ok(ReserveOutcome::Free(key)) => match creation.is_free(&arrival.node, patience).await {
+            Ok(()) => {
+                creation.new = creation.new.with_reservation(key.token);
+                return arrival.proceed_with(creation, Some(key));
+            }
+            Err(refusal) => {
+                match refusal {
+                    Refusal::Closed => in_flight.refused(),
+                    _ => in_flight.answered(),
+                }
+                Err(refusal)
+            }
+        },
+        Ok(ReserveOutcome::Operation(record)) => {
+            let parts = &arrival.request.parts;
+            repeated(&arrival.policy, parts, &record, creation.name())
+        }
+        Ok(ReserveOutcome::Answered(answer)) => Ok(AcceptAnswer::Answered(answer)),
+        Err(refusal) => {
+            if refusal != Refusal::Closed {
+                in_flight.answered();
+            }
+            Err(refusal)
+        }
+    };
+    arrival.responder(&creation.new.id).answer(&result).into()
+}
 
 /// The certain result of reserving a key.
 pub(super) enum ReserveOutcome {

@@ -3,17 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{Response, Version};
-use tracing::{Span, field::display};
+use tracing::field::display;
 
 use super::{
     lent_body::RemainingBody,
     mode::ReplyKind,
     policy::Policy,
     refuse::{Refusal, refuse_given_up},
+    submission::AcceptResult,
 };
 use crate::{
     dialect::{Context, Urls, whole_seconds},
     operation::{BufferedBody, FailureKind, Operation, RecordedResponse, Snapshot, Status},
+    run::current_span,
     store::Record,
 };
 
@@ -25,9 +27,6 @@ pub(super) enum AcceptAnswer {
     /// An earlier request was answered with this response.
     Answered(Arc<RecordedResponse>),
 }
-
-/// The answer about the operation, or the reason why there is none.
-pub(super) type AcceptVerdict = Result<AcceptAnswer, Refusal>;
 
 /// An operation as it was created, whatever has happened since.
 ///
@@ -62,7 +61,7 @@ impl AcceptResponder {
         }
     }
 
-    pub(super) fn answer(&self, verdict: &AcceptVerdict) -> (Response<BufferedBody>, ReplyKind) {
+    pub(super) fn answer(&self, verdict: &AcceptResult) -> (Response<BufferedBody>, ReplyKind) {
         match verdict {
             // Early releases stored non-final responses too, which end or break a
             // connection.
@@ -96,7 +95,7 @@ impl AcceptResponder {
         };
         // The span is that of the request; recording works if an outer layer declared this
         // field.
-        Span::current().record("operation.id", display(operation.id()));
+        current_span().record("operation.id", display(operation.id()));
         let policy = &self.policy;
         let mut context = Context::new(urls, &policy.shared.replay);
         context.retry_after = Some(whole_seconds(

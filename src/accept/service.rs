@@ -11,9 +11,10 @@ use tower_service::Service;
 
 use super::{
     RequestBody, ResponseBody, ResponseFuture,
+    arrival::Arrival,
     collect::CollectBody,
-    going::Going,
-    hand_over::Arriving,
+    drain_over::DrainOver,
+    future::AcceptStep,
     inner::Inner,
     mode::Decision,
     policy::{Policy, RequestClass},
@@ -43,12 +44,13 @@ impl<S, R> AsyncAccept<S, R> {
         }
     }
 
-    fn refuse<B>(&self, refusal: &Refusal, parts: &Parts, body: B) -> ResponseFuture<S, R, B>
+    #[cold]
+    fn refuse<B>(&self, refusal: &Refusal, parts: &Parts, body: B) -> AcceptStep<S, R, B>
     where
         S: Service<Request<RequestBody<B>>>,
         B: Body<Data = Bytes> + Send + 'static,
     {
-        ResponseFuture::refused(refuse_unread(&self.policy, refusal, parts, body))
+        AcceptStep::refused(refuse_unread(&self.policy, refusal, parts, body))
     }
 }
 
@@ -75,31 +77,30 @@ where
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture<S, R, B> {
         let (parts, body) = request.into_parts();
-        let concern = self.policy.concern(&parts);
-        let (way, preferred) = self.policy.way(&parts, concern);
-        let mut response = match way {
-            Decision::Pass => self.pass(concern, parts, body),
-            way => self.take(way, parts, body),
+        let class = self.policy.classify(&parts);
+        let (decision, preferred) = self.policy.decide(&parts, class);
+        let step = match decision {
+            Decision::Pass => self.pass(class, parts, body),
+            decision => self.admit(decision, parts, body),
         };
-        response.set_preferred(preferred);
-        response
+        ResponseFuture::new(step, preferred)
     }
 }
 
 impl<S, R> AsyncAccept<S, R> {
     /// Passes a request on. If the request came before a drain, the drain waits for its answer,
     /// and refuses the request at the end, unless the request is drained elsewhere.
-    fn pass<B>(&self, concern: RequestClass, parts: Parts, body: B) -> ResponseFuture<S, R, B>
+    fn pass<B>(&self, class: RequestClass, parts: Parts, body: B) -> AcceptStep<S, R, B>
     where
         S: Inner<B> + Clone,
         B: Body<Data = Bytes> + Send + 'static,
     {
         let in_flight = &self.node.in_flight;
-        let passing = match concern {
+        let passing = match class {
             RequestClass::OfOperations => None,
             RequestClass::Acceptable | RequestClass::Another => in_flight.pass_while_open(),
         };
-        let is_acceptable = concern == RequestClass::Acceptable;
+        let is_acceptable = class == RequestClass::Acceptable;
         // A request that the layer does not accept is not refused if it comes after the drain
         // has begun.
         let (body, refusing) = match is_acceptable || passing.is_some() {
@@ -117,10 +118,16 @@ impl<S, R> AsyncAccept<S, R> {
             }
         };
         let request = Request::from_parts(parts, body);
-        ResponseFuture::passing(Oneshot::new(self.inner.clone(), request), passing, refusing)
+        AcceptStep::Passing {
+            response: Oneshot::new(self.inner.clone(), request),
+            passing,
+            refusing,
+            over: DrainOver::default(),
+        }
     }
 
-    fn take<B>(&self, way: Decision, parts: Parts, body: B) -> ResponseFuture<S, R, B>
+    /// Admits a request, or refuses it if there is no room.
+    fn admit<B>(&self, decision: Decision, parts: Parts, body: B) -> AcceptStep<S, R, B>
     where
         S: Inner<B> + Clone,
         B: Body<Data = Bytes> + Send + 'static,
@@ -136,11 +143,11 @@ impl<S, R> AsyncAccept<S, R> {
             Ok(admitted) => admitted,
             Err(refused) => return self.refuse(&refused.into(), &parts, body),
         };
-        let arriving = Arriving {
+        let arrival = Arrival {
             inner: self.inner.clone(),
             node: Arc::clone(&self.node),
             policy: Arc::clone(&self.policy),
-            way,
+            decision,
             is_kept: self.policy.keeps(&parts),
             owner: known.flatten(),
             request: Box::new(BufferedRequest {
@@ -150,24 +157,25 @@ impl<S, R> AsyncAccept<S, R> {
             }),
             admitted,
         };
-        let parts = &arriving.request.parts;
+        let parts = &arrival.request.parts;
         let is_keyed = self
             .policy
             .idempotency
             .as_ref()
             .is_some_and(|rules| rules.concerns(&parts.headers));
-        if way == Decision::Signaled && !is_keyed && !arriving.is_kept {
-            return ResponseFuture::going(Going::Held(arriving.stream(body)));
+        if decision == Decision::Signaled && !is_keyed && !arrival.is_kept {
+            return arrival.stream(body);
         }
         let limit = self.policy.body_limit;
         let announced = body.size_hint().lower().max(content_length(parts));
         if announced > limit {
             return self.refuse(&Refusal::BodyTooLarge, parts, body);
         }
-        ResponseFuture::collecting(
-            CollectBody::new(body, limit, self.policy.body_timeout),
-            arriving,
-        )
+        let collecting = CollectBody::new(body, limit, self.policy.body_timeout);
+        AcceptStep::Collecting {
+            collecting: Some((collecting, arrival)),
+            over: DrainOver::default(),
+        }
     }
 }
 

@@ -18,8 +18,8 @@ use crate::{
     call::ServiceFn,
     operation::{BufferedBody, FailureKind, OperationId, Outcome, Problem, RecordedResponse},
     run::{
-        AcceptedRequest, AdmissionError, AdmissionPermit, OperationHandle, RunLimits, Runtime,
-        afterwards, log_end, operate, retry_until_certain,
+        AcceptedRequest, AdmissionError, AdmissionPermit, OperationHandle, Readiness, RunLimits,
+        Runtime, afterwards, log_end, operate, retry_until_certain,
     },
     store::{Created, FencingToken, Lease, NewOperation, Owner, Record, StoreError, Written},
 };
@@ -150,6 +150,8 @@ where
             work,
         } = self;
         new.lease = Some(runtime.lease().clone());
+        // The work needs no further readiness.
+        new.is_running = true;
         let mut work = Some(work);
         let service = ServiceFn(move |request: Request<BufferedBody>| {
             let handle = OperationHandle::from_extensions(request.extensions());
@@ -179,7 +181,7 @@ where
                 };
                 let accepted = AcceptedRequest::of_work(&record).admitted(admitted);
                 // At this point the outcome is in the store, or this node was abandoned.
-                let _ = operate(runtime, limits, service, accepted).await;
+                let _ = operate(runtime, limits, service, Readiness::Ready, accepted).await;
             });
             match told.await {
                 Ok(answer) => answer.map(|()| id),

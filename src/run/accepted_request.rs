@@ -1,9 +1,12 @@
 use std::sync::Arc;
 
-use http::{Request, request::Parts};
+use http::Request;
 use tracing::Span;
 
-use super::{AdmissionPermit, BufferedRequest, OperationHandle, RunContext};
+use super::{
+    AdmissionPermit, BufferedRequest, OperationHandle, RunContext,
+    span::{current_span, operation_span},
+};
 use crate::{
     operation::{BufferedBody, OperationId, RecordedResponse},
     store::Record,
@@ -18,14 +21,14 @@ pub struct AcceptedRequest {
     pub(super) work: Arc<RunContext>,
     pub(super) request: Box<BufferedRequest>,
     pub(super) span: Span,
-    pub(super) admitted: Option<AdmissionPermit>,
+    pub(crate) admitted: Option<AdmissionPermit>,
 }
 
 impl AcceptedRequest {
     /// Creates the request of the operation that `record` shows. The caller has to hold the
     /// operation: `record` is what the store returned when the caller created or reclaimed it.
     pub fn new(record: &Record<RecordedResponse>, request: Request<BufferedBody>) -> Self {
-        Self::from_record(record, Box::new(request.into()), false, &Span::current())
+        Self::from_record(record, Box::new(request.into()), false, &current_span())
     }
 
     /// Creates the request of an operation without an HTTP request.
@@ -37,19 +40,19 @@ impl AcceptedRequest {
             operation.id = %operation.id(),
             operation.name = operation.metadata().name(),
         );
-        span.follows_from(Span::current());
+        span.follows_from(current_span());
         let request = Request::new(BufferedBody::default());
         Self::within(record, Box::new(request.into()), false, span)
     }
 
     /// Creates the request from its stored form, for a rerun.
     pub(super) fn again(record: &Record<RecordedResponse>, request: Request<BufferedBody>) -> Self {
-        Self::from_record(record, Box::new(request.into()), true, &Span::current())
+        Self::from_record(record, Box::new(request.into()), true, &current_span())
     }
 
     /// Creates the request; `kept` says whether the store has everything for a rerun.
     /// `cause` is the span of the original request.
-    pub(super) fn from_record(
+    pub(crate) fn from_record(
         record: &Record<RecordedResponse>,
         request: Box<BufferedRequest>,
         kept: bool,
@@ -70,7 +73,7 @@ impl AcceptedRequest {
         let is_started = record.started_by() == Some(record.token());
         let attempt = record.attempts() + u32::from(!is_started);
         let work = RunContext::new(id, record.token(), attempt);
-        let work = Arc::new(work.kept(kept));
+        let work = Arc::new(work.kept(kept).started(is_started));
         request
             .parts
             .extensions
@@ -94,18 +97,4 @@ impl AcceptedRequest {
     pub fn id(&self) -> &OperationId {
         &self.work.id
     }
-}
-
-/// Returns a span for the operation, which outlives the span of its request and *follows
-/// from* that span.
-pub(crate) fn operation_span(id: &OperationId, parts: &Parts, cause: &Span) -> Span {
-    let span = tracing::info_span!(
-        parent: None,
-        "operation",
-        operation.id = %id,
-        http.request.method = %parts.method,
-        url.path = parts.uri.path(),
-    );
-    span.follows_from(cause);
-    span
 }

@@ -6,9 +6,8 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::{
-    AdmissionPermit, Dispatch, Leaving, QueuedRequest, Runtime, Take, Taken, afterwards,
-    catch_panic::CatchPanic, dispatch::DynDispatch, log_end, retry_until_certain,
-    runtime::SHORTEST,
+    AdmissionPermit, Dispatch, QueuedRequest, Runtime, afterwards, catch_panic::CatchPanic,
+    dispatch::DynDispatch, log_end, retry_until_certain, runtime::SHORTEST,
 };
 use crate::{
     BoxError,
@@ -34,7 +33,7 @@ impl Dispatcher {
     }
 
     /// Puts a request into the queue, or returns the reason for a failure.
-    async fn dispatch(
+    async fn queue(
         &self,
         record: &Record<RecordedResponse>,
         stored: Bytes,
@@ -65,7 +64,7 @@ impl Dispatcher {
         let held = [lease_handle(record)];
         let mut lease = node.lease().clone();
         let dispatched = async {
-            self.dispatch(record, stored, lease.term / 3).await?;
+            self.queue(record, stored, lease.term / 3).await?;
             // The lease is extended only once the request is queued: until then the next look
             // may reclaim the operation.
             lease.term = self.patience;
@@ -86,39 +85,51 @@ fn lease_handle(record: &Record<RecordedResponse>) -> LeaseHandle {
     }
 }
 
-impl<S, R> Take<S, R> for Dispatcher
-where
-    S: Send,
-    R: Lease<Output = RecordedResponse>,
-{
-    /// Puts the request into the queue. If that does not succeed in time, the operation is
-    /// ended, since no worker will run it. In two cases the operation is left to a recovery
-    /// instead, if one runs: where a repetition by the client would find the operation, and
-    /// where the time of a drain is over first.
-    async fn take(&self, leaving: Leaving<S, R>, tell: impl FnOnce(Taken) + Send) {
-        let Leaving {
+/// An accepted request on its way into the queue.
+pub(crate) struct Departure<'a, R> {
+    pub(crate) node: &'a Arc<Runtime<R>>,
+    /// The record of the operation, which this node holds.
+    pub(crate) record: Arc<Record<RecordedResponse>>,
+    /// The stored form of the request, if it is stored.
+    pub(crate) stored: Option<Bytes>,
+    /// The place in flight, kept until the result is certain.
+    pub(crate) admitted: AdmissionPermit,
+    /// Whether a repetition of the request finds the same operation.
+    pub(crate) may_come_again: bool,
+    /// The time within which it must be certain that the request is queued.
+    pub(crate) at_most: Duration,
+}
+
+impl Dispatcher {
+    /// Puts the request into the queue, and tells whether it will be run. If that does not
+    /// succeed in time, the operation is ended, since no worker will run it. In two cases the
+    /// operation is left to a recovery instead, if one runs: where a repetition by the client
+    /// would find the operation, and where the time of a drain is over first.
+    pub(crate) async fn dispatch<R>(&self, departure: Departure<'_, R>, tell: impl FnOnce(bool))
+    where
+        R: Lease<Output = RecordedResponse>,
+    {
+        let Departure {
             node,
             record,
             stored,
-            // The place in flight is kept until the result is certain.
             admitted,
             may_come_again,
             at_most,
-            ..
-        } = leaving;
+        } = departure;
         crash_point!("dispatching");
         let is_kept = stored.is_some();
         let dispatched = match stored {
             Some(stored) => tokio::select! {
                 biased;
-                dispatched = self.dispatch(&record, stored, at_most) => dispatched,
+                dispatched = self.queue(&record, stored, at_most) => dispatched,
                 () = node.in_flight.over().cancelled() => Err("the drain reached its deadline".into()),
             },
             None => Err("the request is too large to be stored".into()),
         };
         let Err(error) = dispatched else {
             crash_point!("dispatched");
-            return tell(Taken::Yes(record));
+            return tell(true);
         };
         let id = record.operation().id();
         tracing::error!(%id, error = &*error as &dyn std::error::Error, "operation not dispatched");
@@ -128,21 +139,20 @@ where
         let is_over = node.in_flight.is_interrupting();
         let admitted = Arc::new(admitted);
         if (may_come_again || (is_over && is_kept)) && node.reruns() {
-            tell(Taken::Yes(Arc::clone(&record)));
+            tell(true);
             if is_over {
                 node.in_flight.left_to_others(id);
             }
-            leave(&node, &record, at_most).await;
+            leave(node, &record, at_most).await;
             if is_over {
                 node.in_flight.has_left();
             }
-        } else if end(&node, &record, &admitted, at_most).await {
-            if is_over {
+        } else {
+            let has_ended = end(node, &record, &admitted, at_most).await;
+            if has_ended && is_over {
                 node.in_flight.refused();
             }
-            tell(Taken::No);
-        } else {
-            tell(Taken::Yes(record));
+            tell(!has_ended);
         }
     }
 }

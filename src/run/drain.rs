@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{InFlight, draining::DrainStep, limits::LONGEST, run_context::StopCause};
+use super::{InFlight, draining::DrainStep, limits::LONGEST, signals::StopCause};
 use crate::operation::OperationId;
 
 /// A handle that shuts a layer down without losing accepted operations.

@@ -97,7 +97,7 @@ impl OperationHandle {
     /// report is always written.
     pub fn progress(&self, progress: Progress) {
         if let Some(work) = &self.0 {
-            work.report(progress);
+            work.signals.report(progress);
         }
     }
 

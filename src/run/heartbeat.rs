@@ -1,4 +1,5 @@
-//! Renewing the leases on the runs of a node, and receiving revocations.
+//! The care of a node for its runs: renewing their leases, receiving revocations, and telling
+//! the runs that are overdue.
 
 use std::{
     future::Future,
@@ -7,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::{
     InFlight, Runtime, catch_panic::CatchPanic, failures::unreadable, run_context::RunContext,
@@ -45,7 +46,7 @@ pub(super) async fn beating_while<R: Lease, F: Future>(
     let mut waited_for = pin!(waited_for);
     loop {
         let begun = async {
-            work.lost_heartbeat().await;
+            work.signals.lost_heartbeat().await;
             begin_again(node).await;
         };
         tokio::select! {
@@ -82,7 +83,8 @@ async fn beat<R: Lease>(
     first: Arc<Runtime<R>>,
     mut beating: HeartbeatGuard,
 ) {
-    let abandoned = first.in_flight.abandoned().clone();
+    let in_flight = Arc::clone(&first.in_flight);
+    let abandoned = in_flight.abandoned();
     drop(first);
     let rounds = async {
         while let Some(node) = weak.upgrade() {
@@ -99,7 +101,20 @@ async fn beat<R: Lease>(
     };
     tokio::select! {
         () = rounds => {}
+        () = sweep(&in_flight) => {}
         () = abandoned.cancelled() => {}
+    }
+}
+
+/// Tells each run when its deadline is over. Sleeps until the earliest deadline.
+async fn sweep(in_flight: &InFlight) {
+    loop {
+        // Created before the look, so that no earlier deadline is missed.
+        let earlier = in_flight.earlier_deadline();
+        match in_flight.sweep() {
+            Some(next) => drop(timeout_at(next, earlier).await),
+            None => earlier.await,
+        }
     }
 }
 

@@ -9,14 +9,16 @@ use std::{
 };
 
 use slab::Slab;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     draining::{DrainState, Tally},
-    live_runs::{LiveRun, LiveRuns},
+    live_runs::{LiveRun, LiveRuns, Ticket},
     owner_quotas::{OwnerPermit, OwnerQuotas},
     pass_through::PassThrough,
-    run_context::{RunContext, StopCause},
+    run_context::RunContext,
+    signals::StopCause,
 };
 use crate::{
     operation::OperationId,
@@ -40,6 +42,8 @@ pub(crate) struct InFlight {
     running: Mutex<RunningState>,
     /// The cell is notified when the last request leaves, and when a drain has to look again.
     moved: Arc<WaitCell>,
+    /// The cell is notified when a deadline is earlier than the sweep knows.
+    earlier: Arc<WaitCell>,
     /// The token is canceled when no new work is admitted.
     closed: CancellationToken,
     /// The token is canceled when the time of a drain is over.
@@ -52,6 +56,8 @@ pub(crate) struct InFlight {
 #[derive(Debug, Default)]
 pub(super) struct RunningState {
     pub(super) live: LiveRuns,
+    /// The deadline that the sweep waits for; `None` if it waits for a first one.
+    swept_at: Option<Instant>,
     /// Awaited calls that may still be answered directly.
     pub(super) calls: Slab<LiveRun>,
     /// The state of the drain, set once a drain begins.
@@ -76,6 +82,7 @@ impl InFlight {
             shares: Arc::new(OwnerQuotas::new()),
             running: Mutex::default(),
             moved: Arc::default(),
+            earlier: Arc::default(),
             closed: CancellationToken::new(),
             over: CancellationToken::new(),
             abandoned: CancellationToken::new(),
@@ -155,19 +162,13 @@ impl InFlight {
         work: Arc<RunContext>,
         grace: Duration,
     ) -> Option<LiveGuard> {
-        let mut running = self.running();
-        let entry = LiveRun {
-            work: Arc::clone(&work),
-            grace,
-        };
-        if !running.live.insert(entry) {
-            return None;
-        }
-        drop(running);
+        let run = LiveRun::new(Arc::clone(&work), grace);
+        let ticket = self.running().live.insert(run)?;
         self.tell_of_drain(&work);
         Some(LiveGuard {
             in_flight: Arc::clone(self),
             work,
+            ticket,
         })
     }
 
@@ -178,10 +179,8 @@ impl InFlight {
         work: &Arc<RunContext>,
         grace: Duration,
     ) -> WaitedCall {
-        let key = self.running().calls.insert(LiveRun {
-            work: Arc::clone(work),
-            grace,
-        });
+        let call = LiveRun::new(Arc::clone(work), grace);
+        let key = self.running().calls.insert(call);
         self.tell_of_drain(work);
         WaitedCall {
             in_flight: Arc::clone(self),
@@ -239,6 +238,23 @@ impl InFlight {
         works.iter().for_each(|work| work.stop(StopCause::Recalled));
     }
 
+    /// Returns a waiter for a deadline that is earlier than the sweep knows.
+    pub(super) fn earlier_deadline(&self) -> Waiter {
+        Waiter::new(&self.earlier)
+    }
+
+    /// Tells the runs whose deadlines are over, and returns the next deadline.
+    pub(super) fn sweep(&self) -> Option<Instant> {
+        let (overdue, next) = {
+            let mut running = self.running();
+            let swept = running.live.take_overdue(Instant::now());
+            running.swept_at = swept.1;
+            swept
+        };
+        overdue.iter().for_each(|work| work.signals.overdue());
+        next
+    }
+
     /// Returns a waiter for the moment when the last request leaves, or a drain has to look
     /// again.
     pub(super) fn moved(&self) -> Waiter {
@@ -292,7 +308,7 @@ impl InFlight {
             self.heartbeat.store(false, SeqCst);
             running.live.iter().map(|it| Arc::clone(&it.work)).collect()
         };
-        works.iter().for_each(|work| work.needs_heartbeat());
+        works.iter().for_each(|work| work.signals.needs_heartbeat());
     }
 
     pub(super) fn running(&self) -> MutexGuard<'_, RunningState> {
@@ -336,17 +352,35 @@ impl Drop for AdmissionPermit {
     }
 }
 
-/// An entry among the live operations, removed on drop.
+/// An entry among the live runs, removed on drop.
 #[derive(Debug)]
 pub(super) struct LiveGuard {
     in_flight: Arc<InFlight>,
-    work: Arc<RunContext>,
+    pub(super) work: Arc<RunContext>,
+    ticket: Ticket,
+}
+
+impl LiveGuard {
+    /// Sets the deadline of the run, `span` from now on: the sweep of the node tells the run
+    /// when it is over. Returns the deadline.
+    pub(super) fn set_deadline(&self, span: Duration) -> Instant {
+        let at = Instant::now() + span;
+        let is_earlier = {
+            let mut running = self.in_flight.running();
+            running.live.set_deadline(self.ticket, at, span)
+                && running.swept_at.is_none_or(|swept_at| at < swept_at)
+        };
+        if is_earlier {
+            self.in_flight.earlier.notify();
+        }
+        at
+    }
 }
 
 impl Drop for LiveGuard {
     fn drop(&mut self) {
         let mut running = self.in_flight.running();
-        running.live.remove(&self.work);
+        running.live.remove(self.ticket);
         if let Some(tally) = running.tally() {
             tally.count(&self.work);
         }

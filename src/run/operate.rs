@@ -7,23 +7,23 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use tokio::time::{sleep, timeout};
+use http::Request;
+use tokio::time::timeout;
 use tower_service::Service;
 use tracing::Instrument;
 
 use super::{
-    AcceptedRequest, BufferedRequest, RunLimits, RunOutcome, Runtime, Timeout,
+    AcceptedRequest, BufferedRequest, Handler, RunLimits, RunOutcome, Runtime,
     catch_panic::CatchPanic,
     collect::collect,
     failures::{inner_error, unreadable},
     heartbeat, now_or_never,
     outcome::outcome_of,
     persist::{retry_until_certain, retry_until_certain_for},
+    readiness::Readiness,
     record::record,
-    run_context::{RunContext, StopCause},
+    run_context::RunContext,
+    supervise::{NoOutcome, PhaseLimits, RunEnd, RunPhase, supervise},
 };
 use crate::{
     BoxError,
@@ -32,9 +32,6 @@ use crate::{
     store::{Lease, StoreError, Written},
 };
 
-/// The shortest interval between two writes of an operation's progress.
-const BETWEEN_REPORTS: Duration = Duration::from_millis(250);
-
 /// The time that the store has to say whether an operation still exists.
 const TO_LOOK: Duration = Duration::from_secs(1);
 
@@ -42,17 +39,17 @@ const TO_LOOK: Duration = Duration::from_secs(1);
 ///
 /// However the service ends, an outcome is recorded, unless another client or node ended
 /// the operation or the node is abandoned.
-pub(crate) fn operate<S, B, R>(
+///
+/// The future is boxed, since it is moved many times on its way into a task.
+pub(crate) fn operate<S, R>(
     node: Arc<Runtime<R>>,
     limits: RunLimits,
     mut service: S,
+    readiness: Readiness,
     accepted: AcceptedRequest,
-) -> impl Future<Output = Result<RunOutcome, StoreError>>
+) -> Run
 where
-    S: Service<Request<BufferedBody>, Response = Response<B>>,
-    S::Error: Into<BoxError>,
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
+    S: Handler<Body: 'static> + 'static,
     R: Lease<Output = RecordedResponse>,
 {
     let AcceptedRequest {
@@ -63,28 +60,43 @@ where
     } = accepted;
     let admitted = admitted.unwrap_or_else(|| node.in_flight.admit_anyway());
     // Drop order matters: the outcome is tallied before the permit is released.
-    let held = (
-        node.in_flight.enter(Arc::clone(&work), limits.grace),
-        admitted,
-    );
+    let held = (node.in_flight.enter(work, limits.grace), admitted);
     // A block stores its captures once, an `async` function stores its arguments twice.
     let run = async move {
-        let (Some(_), _) = &held else {
+        let (Some(live), _) = &held else {
             // The operation already runs here, and must run only once.
             return Ok(RunOutcome::Refused);
         };
         heartbeat::ensure(&node);
-        let stopped_or_done = {
-            // Pinned where it is created: passing a future on would copy it each time.
-            let run = pin!(run(&node, &limits, &work, &mut service, request));
-            CatchPanic::new(stoppable(&node, &limits, &work, run)).await
+        let work = &*live.work;
+        let ended = match readiness {
+            Readiness::Failed(outcome) => Ok(Ok(outcome)),
+            readiness => {
+                let phase = RunPhase::of_ready(readiness.is_ready());
+                let limited = PhaseLimits {
+                    phase: &phase,
+                    pending: limits.pending,
+                    running: limits.running,
+                };
+                // Pinned where it is created: passing a future on would copy it each time.
+                let attempt = pin!(async {
+                    if !readiness.is_ready() {
+                        if let Err(stop) = begin(&node, work, &mut service).await {
+                            return stop.into();
+                        }
+                        phase.run();
+                    }
+                    call(work, limits.result, &mut service, request).await
+                });
+                supervise(&node, limits.grace, live, Some(limited), attempt).await
+            }
         };
         // Dropped before the outcome is tallied; the drop may panic as well.
         let dropped = now_or_never(CatchPanic::new(async move { drop(service) }));
-        let outcome = match dropped.unwrap_or(Ok(())).and(stopped_or_done) {
+        let outcome = match dropped.unwrap_or(Ok(())).and(ended) {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(nothing)) => {
-                leave(&node, &work, nothing).await;
+                leave(&node, work, nothing).await;
                 return Ok(RunOutcome::Refused);
             }
             Err(panicked) => {
@@ -92,17 +104,84 @@ where
                 Outcome::failed(FailureKind::Panicked)
             }
         };
-        record(&node, &work, outcome).await
+        record(&node, work, outcome).await
     };
-    run.instrument(span)
+    // Without a subscriber the span is not entered.
+    match span.is_disabled() {
+        true => Box::pin(run),
+        false => Box::pin(run.instrument(span)),
+    }
 }
 
-/// The reason why there is no outcome to record.
-pub(super) enum NoOutcome {
-    /// The operation was ended from outside, or reclaimed by another node.
-    Recalled,
-    /// The operation is left to another node.
-    Released,
+/// The future of [`operate`].
+pub(crate) type Run = Pin<Box<dyn Future<Output = Result<RunOutcome, StoreError>> + Send>>;
+
+/// Waits until the service is ready, and starts the operation.
+async fn begin<S, R>(node: &Runtime<R>, work: &RunContext, service: &mut S) -> Result<(), RunStop>
+where
+    S: Service<Request<BufferedBody>>,
+    S::Error: Into<BoxError>,
+    R: Lease<Output = RecordedResponse>,
+{
+    until_ready(service)
+        .await
+        .map_err(|error| RunStop(Ok(inner_error(&work.id, &error.into()))))?;
+    crash_point!("ready");
+    start(node, work).await
+}
+
+/// Calls the service and collects its response.
+async fn call<S: Handler>(
+    work: &RunContext,
+    limit: u64,
+    service: &mut S,
+    request: Box<BufferedRequest>,
+) -> RunEnd {
+    let base = request.base();
+    crash_point!("calling");
+    let response = match service.call(request.into_request()).await {
+        Ok(response) => response,
+        Err(error) => return Ok(inner_error(&work.id, &error.into())),
+    };
+    crash_point!("called");
+    Ok(match collect(&work.id, response, limit).await {
+        Ok(response) => outcome_of(&work.id, response, &base),
+        Err(outcome) => outcome,
+    })
+}
+
+/// The end of an attempt whose service is not called.
+pub(super) struct RunStop(pub(super) RunEnd);
+
+impl From<RunStop> for RunEnd {
+    fn from(RunStop(end): RunStop) -> Self {
+        end
+    }
+}
+
+/// Moves `pending` → `running`. The store counts attempts in this step, so the service is called
+/// only once the step is certain.
+pub(super) async fn start<R>(node: &Runtime<R>, work: &RunContext) -> Result<(), RunStop>
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    crash_point!("starting");
+    work.note_start();
+    let started = retry_until_certain(node, Some(&work.id), || {
+        node.store.start(&work.id, work.token())
+    });
+    match started.await {
+        Ok(Written::Done(_)) => {
+            crash_point!("started");
+            Ok(())
+        }
+        Ok(Written::Lost(_) | Written::Gone) => Err(RunStop(Err(NoOutcome::Recalled))),
+        Err(error) => {
+            let id = &work.id;
+            tracing::error!(%id, error = error.report(), "start not recorded");
+            Err(RunStop(Ok(Outcome::failed(FailureKind::Interrupted))))
+        }
+    }
 }
 
 /// Leaves an operation without an outcome.
@@ -137,204 +216,5 @@ async fn look_for<R: Lease>(node: &Runtime<R>, work: &RunContext) {
         Ok(Ok(Err(error))) if !error.is_transient() => unreadable(&work.id, &error),
         Ok(Err(panicked)) => panicked.forget(),
         Ok(Ok(_)) | Err(_) => {}
-    }
-}
-
-pub(super) type RunEnd = Result<Outcome<RecordedResponse>, NoOutcome>;
-
-/// Polls `run` until it is done or asked to stop, and writes its progress meanwhile.
-pub(super) async fn stoppable<R: Lease<Output = RecordedResponse>>(
-    node: &Arc<Runtime<R>>,
-    limits: &RunLimits,
-    work: &RunContext,
-    mut run: Pin<&mut impl Future<Output = RunEnd>>,
-) -> RunEnd {
-    tokio::select! {
-        biased;
-        outcome = run.as_mut() => return outcome,
-        () = work.signaled() => {}
-    }
-    // Boxed, since most handlers report nothing and are not stopped.
-    Box::pin(look_after(node, limits, work, run)).await
-}
-
-/// Continues [`stoppable`] once a report, a stop or a lost heartbeat has to be handled.
-async fn look_after<R: Lease<Output = RecordedResponse>>(
-    node: &Arc<Runtime<R>>,
-    limits: &RunLimits,
-    work: &RunContext,
-    mut run: Pin<&mut impl Future<Output = RunEnd>>,
-) -> RunEnd {
-    tokio::select! {
-        biased;
-        outcome = run.as_mut() => outcome,
-        cause = work.stopped() => match cause {
-            StopCause::Interrupted => until_over(node, work, run).await,
-            StopCause::Recalled => {
-                // The handler has seen its canceled token and may end by itself.
-                let _ = Timeout::new(limits.grace, run).await;
-                Err(NoOutcome::Recalled)
-            }
-        },
-        () = write_reports(node, work) => Err(NoOutcome::Recalled),
-    }
-}
-
-/// Lets a run that was told of the end of a drain continue to the deadline. An outcome that the
-/// run has by then is kept.
-async fn until_over<R: Lease>(
-    node: &Arc<Runtime<R>>,
-    work: &RunContext,
-    run: Pin<&mut impl Future<Output = RunEnd>>,
-) -> RunEnd {
-    tokio::select! {
-        biased;
-        outcome = heartbeat::beating_while(node, work, run) => outcome,
-        () = node.in_flight.over().cancelled() => match work.kept && node.reruns_after(work.starts()) {
-            true => Err(NoOutcome::Released),
-            false => Ok(Outcome::failed(FailureKind::Interrupted)),
-        },
-    }
-}
-
-/// Writes the progress that the handler reports, at most a few times a second, and keeps the
-/// heartbeat running. Returns only when the operation was ended or reclaimed from outside.
-async fn write_reports<R: Lease<Output = RecordedResponse>>(
-    node: &Arc<Runtime<R>>,
-    work: &RunContext,
-) {
-    // The kind of the last failure, so that it is logged once, however many reports fail.
-    let mut known_transient = None;
-    loop {
-        let Some((progress, number)) = work.next_report().await else {
-            heartbeat::begin_again(node).await;
-            continue;
-        };
-        crash_point!("reporting");
-        // A store that panics does not affect how the operation ends.
-        let report = CatchPanic::new(node.store.report(&work.id, work.token(), progress));
-        let report = heartbeat::beating_while(node, work, report);
-        let reported = report.await.unwrap_or_else(|panicked| {
-            panicked.forget();
-            Err(StoreError::unavailable("the store panicked"))
-        });
-        match reported {
-            Ok(Written::Done(_)) => {
-                crash_point!("reported");
-                work.report_written(number);
-                known_transient = None;
-            }
-            Ok(Written::Lost(_) | Written::Gone) => {
-                work.stop(StopCause::Recalled);
-                std::future::pending::<()>().await;
-            }
-            // The progress is written with the next report, or with the outcome.
-            Err(error) => {
-                let id = &work.id;
-                let is_transient = error.is_transient();
-                if known_transient.replace(is_transient) == Some(is_transient) {
-                    tracing::debug!(%id, error = error.report(), "progress not written");
-                } else if is_transient {
-                    tracing::warn!(%id, error = error.report(), "progress not written");
-                } else {
-                    unreadable(id, &error);
-                }
-            }
-        }
-        sleep(BETWEEN_REPORTS).await;
-    }
-}
-
-async fn run<S, B, R>(
-    node: &Runtime<R>,
-    limits: &RunLimits,
-    work: &RunContext,
-    service: &mut S,
-    request: Box<BufferedRequest>,
-) -> RunEnd
-where
-    S: Service<Request<BufferedBody>, Response = Response<B>>,
-    S::Error: Into<BoxError>,
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-    R: Lease<Output = RecordedResponse>,
-{
-    let base = request.base();
-    let started = {
-        let pending = pin!(async {
-            until_ready(&mut *service)
-                .await
-                .map_err(|error| inner_error(&work.id, &error.into()))?;
-            crash_point!("ready");
-            start(node, work).await
-        });
-        Timeout::new(limits.pending, pending).await
-    };
-    match started {
-        Ok(Ok(())) => {}
-        Ok(Err(NotStarted::Failed(outcome))) => return Ok(outcome),
-        Ok(Err(NotStarted::Lost)) => return Err(NoOutcome::Recalled),
-        Err(_) => return Ok(Outcome::failed(FailureKind::TimedOut)),
-    }
-    let running = pin!(async {
-        crash_point!("calling");
-        let response = service
-            .call(request.into_request())
-            .await
-            .map_err(|error| inner_error(&work.id, &error.into()))?;
-        crash_point!("called");
-        collect(&work.id, response, limits.result).await
-    });
-    Ok(match Timeout::new(limits.running, running).await {
-        Ok(Ok(response)) => outcome_of(&work.id, response, &base),
-        Ok(Err(outcome)) => outcome,
-        Err(_) => Outcome::failed(FailureKind::TimedOut),
-    })
-}
-
-pub(super) enum NotStarted {
-    Failed(Outcome<RecordedResponse>),
-    Lost,
-}
-
-impl From<Outcome<RecordedResponse>> for NotStarted {
-    fn from(outcome: Outcome<RecordedResponse>) -> Self {
-        Self::Failed(outcome)
-    }
-}
-
-impl From<NotStarted> for RunEnd {
-    fn from(not_started: NotStarted) -> Self {
-        match not_started {
-            NotStarted::Failed(outcome) => Ok(outcome),
-            NotStarted::Lost => Err(NoOutcome::Recalled),
-        }
-    }
-}
-
-/// Moves `pending` → `running`. The store counts attempts in this step, so the service is called
-/// only once the step is certain.
-pub(super) async fn start<R>(node: &Runtime<R>, work: &RunContext) -> Result<(), NotStarted>
-where
-    R: Lease<Output = RecordedResponse>,
-{
-    crash_point!("starting");
-    work.note_start();
-    let started = retry_until_certain(node, Some(&work.id), || {
-        node.store.start(&work.id, work.token())
-    });
-    match started.await {
-        Ok(Written::Done(_)) => {
-            crash_point!("started");
-            Ok(())
-        }
-        Ok(Written::Lost(_) | Written::Gone) => Err(NotStarted::Lost),
-        Err(error) => {
-            let id = &work.id;
-            tracing::error!(%id, error = error.report(), "start not recorded");
-            Err(NotStarted::Failed(Outcome::failed(
-                FailureKind::Interrupted,
-            )))
-        }
     }
 }

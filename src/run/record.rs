@@ -43,7 +43,10 @@ where
     let refused = AtomicU32::new(0);
     let id = &work.id;
     crash_point!("finishing");
-    let progress = work.unwritten_report().map(|(progress, _)| progress);
+    let progress = work
+        .signals
+        .unwritten_report()
+        .map(|(progress, _)| progress);
     let finish = |outcome: Outcome<RecordedResponse>| {
         (node.store).finish(id, work.token(), outcome, progress.clone())
     };

@@ -25,7 +25,7 @@ use self::{
     looks::RecoveryLooks,
     reclaimer::{Reclaimer, Rerun},
 };
-use super::{AcceptedRequest, RunLimits, Runtime, operate, stored_request};
+use super::{AcceptedRequest, Readiness, RunLimits, Runtime, operate, stored_request};
 use crate::{
     BoxError,
     operation::{BufferedBody, FailureKind, RecordedResponse},
@@ -107,8 +107,8 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         self.node.allow_reruns(attempts);
         let go = move |node: Arc<Runtime<R>>, limits, record: Arc<Record<_>>, request: Bytes| {
             let accepted = restored(&node, &record, &request)?;
-            // Boxed once: a future is moved many times on its way into a task.
-            tokio::spawn(Box::pin(operate(node, limits, app.clone(), accepted)));
+            let app = app.clone();
+            tokio::spawn(operate(node, limits, app, Readiness::Unknown, accepted));
             Ok(())
         };
         Self {

@@ -12,7 +12,10 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{AcceptedRequest, AdmissionError, Drain, QueuedRequest, RunLimits, Runtime, operate};
+use super::{
+    AcceptedRequest, AdmissionError, Drain, QueuedRequest, Readiness, Run, RunLimits, Runtime,
+    operate,
+};
 use crate::{
     BoxError,
     operation::{BufferedBody, RecordedResponse, State},
@@ -171,12 +174,13 @@ where
             let closed = StoreError::unavailable("this node is shutting down");
             return RunFuture(Box::pin(std::future::ready(Err(closed))));
         }
-        RunFuture(Box::pin(operate(
+        RunFuture(operate(
             node,
             self.limits,
             self.inner.clone(),
+            Readiness::Unknown,
             accepted,
-        )))
+        ))
     }
 }
 
@@ -219,7 +223,10 @@ where
                 }
             })?;
             match claim(&node, &queued).await? {
-                Some(accepted) => operate(node, limits, inner, accepted.admitted(admitted)).await,
+                Some(accepted) => {
+                    let accepted = accepted.admitted(admitted);
+                    operate(node, limits, inner, Readiness::Unknown, accepted).await
+                }
                 None => Ok(RunOutcome::Refused),
             }
         }))
@@ -258,7 +265,7 @@ where
 
 /// The future of [`RunService`].
 #[must_use = "futures do nothing unless polled"]
-pub struct RunFuture(Pin<Box<dyn Future<Output = Result<RunOutcome, StoreError>> + Send>>);
+pub struct RunFuture(Run);
 
 impl Future for RunFuture {
     type Output = Result<RunOutcome, StoreError>;

@@ -228,7 +228,7 @@ async fn the_end_of_an_operation_of_a_refused_request_is_logged() {
     let page = store.inner.list(&ListQuery::new(None, 2)).await.unwrap();
     let id = page.records[0].operation().id();
     let lines = log.events_of(id);
-    let end = "WARN operation failed id=ID state=failed attempt=0 duration \
+    let end = "WARN operation failed id=ID state=failed attempt=1 duration \
                problem=\"urn:tower-operations:interrupted\"";
     assert!(lines.iter().any(|line| line == end), "{lines:?}");
 }

@@ -4,13 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{
-    SHARDS,
-    deadline_lists::{ListEntry, ListLinks},
-    limits::Weight,
-    tick::Tick,
-};
+use super::{SHARDS, expiry_queue::ExpiringEntry, limits::Weight, tick::Tick};
 use crate::{
+    deadline_lists::{ListEntry, ListLinks},
     operation::OperationId,
     store::{
         Record,
@@ -88,16 +84,20 @@ struct EntryOrigin {
     request: Option<Bytes>,
 }
 
+impl<T> ExpiringEntry for OperationEntry<T> {
+    fn is_owned(&self) -> bool {
+        self.record.owner().is_some()
+    }
+}
+
 impl<T> ListEntry for OperationEntry<T> {
+    type Moment = Tick;
+
     fn at(&self) -> Tick {
         match self.is_live() {
             true => self.moment,
             false => self.expires,
         }
-    }
-
-    fn is_owned(&self) -> bool {
-        self.record.owner().is_some()
     }
 
     fn links(&self) -> ListLinks {

@@ -12,9 +12,15 @@ use slab::Slab;
 
 use super::{
     SHARDS,
-    deadline_lists::{DeadlineLists, ListEntry},
     shard::{Slot, Tick},
 };
+use crate::deadline_lists::{DeadlineLists, ListEntry};
+
+/// An entry that expires.
+pub(super) trait ExpiringEntry: ListEntry<Moment = Tick> {
+    /// Returns whether the entry has an owner.
+    fn is_owned(&self) -> bool;
+}
 
 /// The earliest expiry in each shard, readable without the shard's lock.
 ///
@@ -59,14 +65,14 @@ pub(super) struct ExpiryQueue {
 impl ExpiryQueue {
     pub(super) fn new(shard: usize, soonest: EarliestExpiry) -> Self {
         Self {
-            lines: [DeadlineLists::new(), DeadlineLists::new()],
+            lines: Default::default(),
             soonest,
             shard,
         }
     }
 
     /// Returns the earliest expiry and its slot.
-    pub(super) fn first<E: ListEntry>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
+    pub(super) fn first<E: ExpiringEntry>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
         match (self.lines[0].first(entries), self.lines[1].first(entries)) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
@@ -74,7 +80,7 @@ impl ExpiryQueue {
     }
 
     /// Returns the earliest expiry of operations without an owner, and its slot.
-    pub(super) fn unowned<E: ListEntry>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
+    pub(super) fn unowned<E: ExpiringEntry>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
         self.lines[0].first(entries)
     }
 
@@ -84,7 +90,7 @@ impl ExpiryQueue {
     }
 
     /// Inserts an operation that is kept for `ttl` from now on.
-    pub(super) fn insert<E: ListEntry>(
+    pub(super) fn insert<E: ExpiringEntry>(
         &mut self,
         entries: &mut Slab<E>,
         slot: Slot,
@@ -97,14 +103,14 @@ impl ExpiryQueue {
     }
 
     /// Removes an operation from its list, if it is in one.
-    pub(super) fn remove<E: ListEntry>(&mut self, entries: &mut Slab<E>, slot: Slot) {
+    pub(super) fn remove<E: ExpiringEntry>(&mut self, entries: &mut Slab<E>, slot: Slot) {
         let is_owned = entries[slot as usize].is_owned();
         if self.lines[usize::from(is_owned)].remove(entries, slot) {
             self.tell(entries);
         }
     }
 
-    fn tell<E: ListEntry>(&self, entries: &Slab<E>) {
+    fn tell<E: ExpiringEntry>(&self, entries: &Slab<E>) {
         let first = self
             .first(entries)
             .map_or(Tick::NEVER, |(expires, _)| expires);
@@ -116,17 +122,22 @@ impl ExpiryQueue {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{super::deadline_lists::ListLinks, *};
+    use super::*;
+    use crate::deadline_lists::ListLinks;
 
     struct Entry(Tick, ListLinks, bool);
 
-    impl ListEntry for Entry {
-        fn at(&self) -> Tick {
-            self.0
-        }
-
+    impl ExpiringEntry for Entry {
         fn is_owned(&self) -> bool {
             self.2
+        }
+    }
+
+    impl ListEntry for Entry {
+        type Moment = Tick;
+
+        fn at(&self) -> Tick {
+            self.0
         }
 
         fn links(&self) -> ListLinks {

@@ -1,6 +1,5 @@
 //! A store in the memory of the process.
 
-mod deadline_lists;
 mod entry;
 mod eviction;
 mod expiry_queue;

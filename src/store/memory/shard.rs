@@ -5,12 +5,13 @@ use std::{sync::Arc, time::Duration};
 use hashbrown::HashTable;
 use slab::Slab;
 
-use super::{deadline_lists::DeadlineLists, expiry_queue::ExpiryQueue, limits::Limits};
 pub(super) use super::{
     entry::{HashedId, OperationEntry},
     tick::Tick,
 };
-use crate::{operation::OperationId, store::wait::WaitCell};
+use super::{expiry_queue::ExpiryQueue, limits::Limits};
+pub(super) use crate::deadline_lists::Slot;
+use crate::{deadline_lists::DeadlineLists, operation::OperationId, store::wait::WaitCell};
 
 pub(super) struct Shard<T> {
     entries: Slab<OperationEntry<T>>,
@@ -21,9 +22,6 @@ pub(super) struct Shard<T> {
     /// The live operations with a lease, in the order of its end.
     leased: DeadlineLists,
 }
-
-/// The index of an operation among the entries of its shard.
-pub(super) type Slot = u32;
 
 /// An operation in its shard, for changes.
 pub(super) struct EntryMut<'a, T> {
@@ -68,7 +66,7 @@ impl<T> Shard<T> {
             entries: Slab::new(),
             slots: HashTable::new(),
             expiring,
-            leased: DeadlineLists::new(),
+            leased: DeadlineLists::default(),
         }
     }
 

@@ -9,6 +9,7 @@ pub mod pages;
 pub mod postgres;
 pub mod private;
 pub mod process;
+pub mod ready_later;
 pub mod redis;
 pub mod repetition;
 pub mod runs;

@@ -1,36 +1,38 @@
-//! The decision whether a held call becomes an operation.
+//! The contest between the end of a call and its acceptance.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    InFlight,
+    Creator, NotCreated,
     gate::{AfterReturn, Gate},
-    run_context::RunContext,
 };
-use crate::{operation::RecordedResponse, store::Record};
+use crate::{
+    operation::RecordedResponse,
+    run::{InFlight, RunContext},
+    store::Record,
+};
 
-/// The inputs of the decision, and the creation of the operation.
-pub(super) struct Threshold<'a, C> {
+/// The inputs of the decision, and the creator of the operation.
+pub(super) struct Contest<'a, C> {
     pub(super) gate: &'a Gate,
     pub(super) work: &'a Arc<RunContext>,
     pub(super) in_flight: &'a Arc<InFlight>,
     /// The time that the call may continue after it was told of the end of a drain.
     pub(super) grace: Duration,
-    /// Creates the operation, as running or not.
-    pub(super) create: C,
+    pub(super) creator: C,
     /// The time at which the operation is created without a request; `None` once it was
     /// requested.
     pub(super) too_late: Option<Instant>,
 }
 
-/// The result of a step of a held call.
-pub(super) enum HeldStep<T> {
+/// The result of a step of a raced call.
+pub(super) enum RaceStep<T> {
     /// The step is done, and nothing is decided.
     Done(T),
     /// The call is an operation now, whether or not the step is done.
-    Accepted(Arc<Record<RecordedResponse>>, Option<T>),
+    Accepted(Option<T>),
     /// The client has disconnected.
     Nobody,
     /// The time of a drain is over, and nothing was decided before.
@@ -40,22 +42,19 @@ pub(super) enum HeldStep<T> {
 /// The decision once the call has returned.
 pub(super) enum CallDecision {
     Answer,
-    Accepted(Arc<Record<RecordedResponse>>),
+    /// The client has been told that the call is an operation.
+    Accepted,
     Nobody,
 }
 
-impl<C, F, D> Threshold<'_, C>
-where
-    C: Fn(bool) -> F,
-    F: Future<Output = Result<Arc<Record<RecordedResponse>>, D>>,
-{
+impl<C: Creator> Contest<'_, C> {
     /// Polls a step until it is done or the call is an operation. The step continues while
     /// the operation is created.
     pub(super) async fn hold<T>(
         &mut self,
         is_running: bool,
         mut step: Pin<&mut impl Future<Output = T>>,
-    ) -> HeldStep<T> {
+    ) -> RaceStep<T> {
         loop {
             let late = async {
                 match self.too_late {
@@ -71,13 +70,13 @@ where
             };
             tokio::select! {
                 biased;
-                done = step.as_mut() => return HeldStep::Done(done),
+                done = step.as_mut() => return RaceStep::Done(done),
                 () = self.gate.creation_requested() => {}
                 () = over => {
                     return match self.returned(is_running).await {
-                        CallDecision::Answer => HeldStep::Over,
-                        CallDecision::Accepted(record) => HeldStep::Accepted(record, None),
-                        CallDecision::Nobody => HeldStep::Nobody,
+                        CallDecision::Answer => RaceStep::Over,
+                        CallDecision::Accepted => RaceStep::Accepted(None),
+                        CallDecision::Nobody => RaceStep::Nobody,
                     };
                 }
                 () = late => {
@@ -86,19 +85,21 @@ where
                     continue;
                 }
             }
-            let mut creating = std::pin::pin!((self.create)(is_running));
             let mut done = None;
-            let created = loop {
-                tokio::select! {
-                    biased;
-                    now = step.as_mut(), if done.is_none() => done = Some(now),
-                    created = creating.as_mut() => break created,
+            let created = {
+                let mut creating = std::pin::pin!(self.creator.create(is_running));
+                loop {
+                    tokio::select! {
+                        biased;
+                        now = step.as_mut(), if done.is_none() => done = Some(now),
+                        created = creating.as_mut() => break created,
+                    }
                 }
             };
             match (self.settle(created), done) {
-                (CallDecision::Accepted(record), done) => return HeldStep::Accepted(record, done),
-                (CallDecision::Nobody, _) => return HeldStep::Nobody,
-                (CallDecision::Answer, Some(done)) => return HeldStep::Done(done),
+                (CallDecision::Accepted, done) => return RaceStep::Accepted(done),
+                (CallDecision::Nobody, _) => return RaceStep::Nobody,
+                (CallDecision::Answer, Some(done)) => return RaceStep::Done(done),
                 (CallDecision::Answer, None) => {}
             }
         }
@@ -106,14 +107,14 @@ where
 
     /// Decides for a call that has returned: its answer is sent, unless acceptance was
     /// requested before.
-    pub(super) async fn returned(&self, is_running: bool) -> CallDecision {
+    pub(super) async fn returned(&mut self, is_running: bool) -> CallDecision {
         loop {
             match self.gate.returned() {
                 AfterReturn::Answer => return CallDecision::Answer,
                 AfterReturn::Nobody => return CallDecision::Nobody,
                 AfterReturn::Create => {}
             }
-            let created = (self.create)(is_running).await;
+            let created = self.creator.create(is_running).await;
             match self.settle(created) {
                 CallDecision::Answer => {}
                 settled => return settled,
@@ -123,15 +124,19 @@ where
 
     /// Returns the decision after a try to create the operation; `Answer` if the call is
     /// still held.
-    fn settle(&self, created: F::Output) -> CallDecision {
+    fn settle(
+        &mut self,
+        created: Result<Arc<Record<RecordedResponse>>, NotCreated>,
+    ) -> CallDecision {
         match created {
             Ok(record) => {
                 self.work.set_token(record.token());
                 self.gate.created(true);
-                CallDecision::Accepted(record)
+                self.creator.accepted(record);
+                CallDecision::Accepted
             }
-            Err(_) if self.gate.created(false) => CallDecision::Answer,
-            Err(_) => CallDecision::Nobody,
+            Err(NotCreated) if self.gate.created(false) => CallDecision::Answer,
+            Err(NotCreated) => CallDecision::Nobody,
         }
     }
 }

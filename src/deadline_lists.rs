@@ -1,4 +1,4 @@
-//! The operations of a shard in the order of a deadline: one list for each span of time.
+//! Entries of a slab in the order of a deadline: one list for each span of time.
 //!
 //! An entry whose deadline is the list's span after its insertion is appended to that list.
 //! The lists are linked through the entries themselves, so they take no memory of their
@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use super::shard::{Slot, Tick};
+/// The index of an entry in its slab.
+pub(crate) type Slot = u32;
 
 /// The lists for one kind of deadline.
-pub(super) struct DeadlineLists {
+#[derive(Debug, Default)]
+pub(crate) struct DeadlineLists {
     /// One list per span. Usually there is only one.
     lines: Vec<DeadlineList>,
 }
 
 /// The entries with the same span between insertion and deadline.
+#[derive(Debug)]
 struct DeadlineList {
     span: Duration,
     first: Slot,
@@ -25,25 +28,26 @@ struct DeadlineList {
 
 /// The links of an entry in its list.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ListLinks {
+pub(crate) struct ListLinks {
     before: Slot,
     after: Slot,
 }
 
 impl ListLinks {
     /// The links of an entry that is in no list, or alone in one.
-    pub(super) const NONE: Self = Self {
+    pub(crate) const NONE: Self = Self {
         before: NO_SLOT,
         after: NO_SLOT,
     };
 }
 
 /// An entry that can be in one list at a time.
-pub(super) trait ListEntry {
+pub(crate) trait ListEntry {
+    /// A moment.
+    type Moment: Copy + Ord;
+
     /// Returns the deadline that the list is ordered by.
-    fn at(&self) -> Tick;
-    /// Returns whether the entry has an owner.
-    fn is_owned(&self) -> bool;
+    fn at(&self) -> Self::Moment;
     fn links(&self) -> ListLinks;
     fn links_mut(&mut self) -> &mut ListLinks;
 }
@@ -52,21 +56,17 @@ pub(super) trait ListEntry {
 const NO_SLOT: Slot = Slot::MAX;
 
 impl DeadlineLists {
-    pub(super) fn new() -> Self {
-        Self { lines: Vec::new() }
-    }
-
     /// Returns the earliest deadline and its slot.
-    pub(super) fn first<E: ListEntry>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
+    pub(crate) fn first<E: ListEntry>(&self, entries: &Slab<E>) -> Option<(E::Moment, Slot)> {
         let first = |line: &DeadlineList| (entries[line.first as usize].at(), line.first);
         self.lines.iter().map(first).min()
     }
 
     /// Returns the slots with a deadline up to `now`, each list in order.
-    pub(super) fn until<E: ListEntry>(
+    pub(crate) fn until<E: ListEntry>(
         &self,
         entries: &Slab<E>,
-        now: Tick,
+        now: E::Moment,
     ) -> impl Iterator<Item = Slot> {
         self.lines.iter().flat_map(move |line| {
             let follow = |slot: &Slot| {
@@ -80,7 +80,7 @@ impl DeadlineLists {
 
     /// Inserts an entry into the list for `span`. Returns true if the entry is now the
     /// first of the list.
-    pub(super) fn insert<E: ListEntry>(
+    pub(crate) fn insert<E: ListEntry>(
         &mut self,
         entries: &mut Slab<E>,
         slot: Slot,
@@ -123,7 +123,7 @@ impl DeadlineLists {
 
     /// Removes an entry from its list, if it is in one. Returns true if it was the first of
     /// the list.
-    pub(super) fn remove<E: ListEntry>(&mut self, entries: &mut Slab<E>, slot: Slot) -> bool {
+    pub(crate) fn remove<E: ListEntry>(&mut self, entries: &mut Slab<E>, slot: Slot) -> bool {
         let links = std::mem::replace(entries[slot as usize].links_mut(), ListLinks::NONE);
         match (links.before, links.after) {
             (NO_SLOT, NO_SLOT) => {
@@ -154,7 +154,7 @@ impl DeadlineLists {
 
     /// Returns whether all lists are empty.
     #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
 }

@@ -1,0 +1,189 @@
+//! Creating the operation of an accepted request, and starting its run.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body::Body;
+use tokio::{runtime::Handle, sync::oneshot};
+use tracing::Span;
+
+use super::{
+    creation::{CreateOutcome, Creation},
+    future::AcceptStep,
+    inner::Inner,
+    policy::Policy,
+    refuse::Refusal,
+    repeated::repeated,
+    reservation::ReservedKey,
+    responder::{AcceptAnswer, AcceptResponder, CreatedOperation},
+};
+use crate::{
+    operation::RecordedResponse,
+    run::{
+        AcceptedRequest, AdmissionPermit, BufferedRequest, Departure, Handler, Readiness, Run,
+        Runtime, now_or_never, operate,
+    },
+    store::{Lease, Record},
+};
+
+/// An accepted request that leaves for its run: in this process, or through a dispatcher.
+pub(super) struct Submission<S, R> {
+    pub(super) node: Arc<Runtime<R>>,
+    pub(super) policy: Arc<Policy>,
+    pub(super) creation: Creation,
+    pub(super) reserved: Option<ReservedKey>,
+    pub(super) service: S,
+    pub(super) request: Box<BufferedRequest>,
+    /// The place in flight; `None` once the place was released.
+    pub(super) admitted: Option<AdmissionPermit>,
+    pub(super) span: Span,
+}
+
+/// The answer to the client, or the reason why there is none.
+pub(super) type AcceptResult = Result<AcceptAnswer, Refusal>;
+
+impl<S, R> Submission<S, R>
+where
+    S: Handler<Body: 'static> + 'static,
+    R: Lease<Output = RecordedResponse>,
+{
+    /// Creates the operation in place if the store never waits, in a task otherwise. The
+    /// run is always in a task.
+    pub(super) fn submit<I, B>(mut self, responder: AcceptResponder) -> AcceptStep<I, R, B>
+    where
+        I: Inner<B>,
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        // Panics without a runtime, before anything exists that could be lost.
+        let runtime = Handle::current();
+        let readiness = self.ask_readiness();
+        if self.node.store.never_waits()
+            && self.node.hand_off.is_none()
+            && let Some(created) = now_or_never(self.creation.create(&self.node, &self.policy))
+        {
+            let result = match created {
+                Ok(CreateOutcome::New(record)) => {
+                    let operation = CreatedOperation::from_record(&record);
+                    // If the runtime is shutting down, the run is dropped like every other
+                    // task.
+                    runtime.spawn(self.run(record, readiness));
+                    Ok(AcceptAnswer::New(operation))
+                }
+                other => self.without_run(other),
+            };
+            return responder.answer(&result).into();
+        }
+        let (sender, created) = oneshot::channel();
+        // Boxed once: a future is moved many times on its way into a task.
+        runtime.spawn(Box::pin(async move {
+            let created = self.creation.create(&self.node, &self.policy).await;
+            match created {
+                Ok(CreateOutcome::New(record)) => self.leave(record, readiness, sender).await,
+                // The client may have disconnected.
+                other => drop(sender.send(self.without_run(other))),
+            }
+        }));
+        AcceptStep::Creating { created, responder }
+    }
+
+    /// Asks whether the service is ready. If so, the operation is created as running, and its
+    /// start needs no write of its own.
+    fn ask_readiness(&mut self) -> Readiness {
+        if self.node.hand_off.is_some() {
+            return Readiness::Unknown;
+        }
+        let readiness = Readiness::ask(&mut self.service, &self.creation.new.id);
+        self.creation.new.is_running = readiness.is_ready();
+        readiness
+    }
+
+    /// Returns the answer where there is nothing to run. An operation that may have been created
+    /// is looked for in a task.
+    #[cold]
+    fn without_run(mut self, created: Result<CreateOutcome, Refusal>) -> AcceptResult {
+        match created {
+            // The caller runs a new operation.
+            Ok(CreateOutcome::New(record) | CreateOutcome::Repeated(record)) => {
+                let (parts, name) = (&self.request.parts, self.creation.name());
+                repeated(&self.policy, parts, &record, name)
+            }
+            Ok(CreateOutcome::Answered(answer)) => Ok(AcceptAnswer::Answered(answer)),
+            Err(refusal) => {
+                match refusal {
+                    Refusal::Closed => self.node.in_flight.refused(),
+                    _ => self.node.in_flight.answered(),
+                }
+                match self.creation.may_be_found() {
+                    true => self.run_if_created(),
+                    false => self.creation.disown(&self.node, self.admitted.take()),
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Starts the run of the operation here, or dispatches its request.
+    pub(super) async fn leave(
+        mut self,
+        record: Arc<Record<RecordedResponse>>,
+        readiness: Readiness,
+        sender: oneshot::Sender<AcceptResult>,
+    ) {
+        self.bind_key();
+        let operation = CreatedOperation::from_record(&record);
+        // The client may have disconnected; the operation exists.
+        let tell = |is_taken| {
+            drop(sender.send(match is_taken {
+                true => Ok(AcceptAnswer::New(operation)),
+                false => Err(Refusal::Unavailable),
+            }));
+        };
+        let node = Arc::clone(&self.node);
+        match &node.hand_off {
+            None => {
+                let run = self.run(record, readiness);
+                tell(true);
+                // The error was logged where it occurred.
+                drop(run.await);
+            }
+            Some(dispatcher) => {
+                let admitted = self.admitted.take();
+                let admitted = admitted.unwrap_or_else(|| node.in_flight.admit_anyway());
+                let departure = Departure {
+                    node: &node,
+                    record,
+                    stored: self.creation.new.request,
+                    admitted,
+                    may_come_again: self.creation.new.key.is_some(),
+                    at_most: self.policy.create_timeout,
+                };
+                dispatcher.dispatch(departure, tell).await;
+            }
+        }
+    }
+
+    /// Returns the run of the operation.
+    fn run(mut self, record: Arc<Record<RecordedResponse>>, readiness: Readiness) -> Run {
+        self.bind_key();
+        let is_kept = self.creation.new.request.is_some();
+        let mut accepted = AcceptedRequest::from_record(&record, self.request, is_kept, &self.span);
+        accepted.admitted = self.admitted;
+        // Dropped before the run begins, so that the store has the only reference then.
+        drop(record);
+        crash_point!("accepted");
+        operate(
+            self.node,
+            self.policy.run,
+            self.service,
+            readiness,
+            accepted,
+        )
+    }
+
+    /// Ends the reservation of the key: it names the operation now.
+    fn bind_key(&mut self) {
+        if let Some(key) = self.reserved.take() {
+            key.bound();
+        }
+    }
+}
