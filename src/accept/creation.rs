@@ -14,7 +14,7 @@ use super::{idempotency::request_name, policy::Policy, refuse::Refusal, reservat
 use crate::{
     dialect::RequestName,
     operation::RecordedResponse,
-    run::{Runtime, Timeout, retry_until_certain},
+    run::{Runtime, Timeout, ask_in_place, retry_until_certain},
     store::{Created, FencingToken, Lease, NewOperation, Record, Reservation, StoreError},
 };
 
@@ -73,6 +73,44 @@ impl Creation {
     pub(super) fn lease_term<R>(&self, node: &Runtime<R>) -> Duration {
         let lease = self.new.lease.as_ref();
         lease.map_or(node.lease().term, |lease| lease.term)
+    }
+
+    /// Creates the operation in a store that never waits. Returns the record of the new
+    /// operation. Returns `None` in any other case: [`create`](Self::create) finds out which.
+    pub(super) fn create_in_place<R>(
+        &self,
+        node: &Runtime<R>,
+    ) -> Option<Arc<Record<RecordedResponse>>>
+    where
+        R: Lease<Output = RecordedResponse>,
+    {
+        if node.in_flight.is_interrupting() {
+            return None;
+        }
+        crash_point!("creating");
+        match ask_in_place(node, self.try_create(node))? {
+            Ok(Created::New(record)) => {
+                crash_point!("created");
+                Some(record)
+            }
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// Tries to create the operation, and counts the try while its result is uncertain.
+    async fn try_create<R>(
+        &self,
+        node: &Runtime<R>,
+    ) -> Result<Created<RecordedResponse>, StoreError>
+    where
+        R: Lease<Output = RecordedResponse>,
+    {
+        self.in_doubt.fetch_add(1, Relaxed);
+        let created = node.store.create(self.new.clone()).await;
+        if !matches!(created, Err(StoreError::Unavailable(_))) {
+            self.in_doubt.fetch_sub(1, Relaxed);
+        }
+        created
     }
 
     /// Creates the operation. Waits while another request with the same key is being answered.
@@ -135,12 +173,7 @@ impl Creation {
         }
         crash_point!("creating");
         let certain = retry_until_certain(node, Some(&new.id), || async {
-            self.in_doubt.fetch_add(1, Relaxed);
-            let created = node.store.create(new.clone()).await;
-            if !matches!(created, Err(StoreError::Unavailable(_))) {
-                self.in_doubt.fetch_sub(1, Relaxed);
-            }
-            match created {
+            match self.try_create(node).await {
                 Ok(created) => Ok(Ok(created)),
                 Err(error) => match Refusal::of_full_store(&error) {
                     // The result is certain: this try created no operation. The client may retry.

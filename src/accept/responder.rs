@@ -68,7 +68,9 @@ impl AcceptResponder {
             Ok(AcceptAnswer::Answered(kept)) if !kept.is_final() => {
                 self.answer(&Err(Refusal::Failed(FailureKind::InnerError)))
             }
-            Ok(accepted) => self.accepted(accepted),
+            Ok(AcceptAnswer::New(operation)) => self.accepted(operation),
+            Ok(AcceptAnswer::Repeated(operation, urls)) => self.accepted_at(operation, urls),
+            Ok(AcceptAnswer::Answered(answer)) => (answer.to_response(), ReplyKind::Kept),
             Err(refusal) => {
                 let response = refusal.response(&self.policy, self.version, false);
                 (response, ReplyKind::Refused)
@@ -86,13 +88,21 @@ impl AcceptResponder {
         (response, ReplyKind::Refused)
     }
 
-    fn accepted(&self, accepted: &AcceptAnswer) -> (Response<BufferedBody>, ReplyKind) {
-        // A repetition gets the answer of the first request.
-        let (CreatedOperation(operation), urls) = match accepted {
-            AcceptAnswer::New(created) => (created, &self.urls),
-            AcceptAnswer::Repeated(created, urls) => (created, urls),
-            AcceptAnswer::Answered(answer) => return (answer.to_response(), ReplyKind::Kept),
-        };
+    /// Returns the 202 of a new operation.
+    pub(super) fn accepted(
+        &self,
+        operation: &CreatedOperation,
+    ) -> (Response<BufferedBody>, ReplyKind) {
+        self.accepted_at(operation, &self.urls)
+    }
+
+    /// Returns the 202 of an operation with these URLs: a repetition gets the answer of the
+    /// first request.
+    fn accepted_at(
+        &self,
+        CreatedOperation(operation): &CreatedOperation,
+        urls: &Urls,
+    ) -> (Response<BufferedBody>, ReplyKind) {
         // The span is that of the request; recording works if an outer layer declared this
         // field.
         current_span().record("operation.id", display(operation.id()));

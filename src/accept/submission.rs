@@ -21,7 +21,7 @@ use crate::{
     operation::RecordedResponse,
     run::{
         AcceptedRequest, AdmissionPermit, BufferedRequest, Departure, Handler, Readiness, Run,
-        Runtime, now_or_never, operate,
+        Runtime, operate,
     },
     store::{Lease, Record},
 };
@@ -47,8 +47,9 @@ where
     S: Handler<Body: 'static> + 'static,
     R: Lease<Output = RecordedResponse>,
 {
-    /// Creates the operation in place if the store never waits, in a task otherwise. The
-    /// run is always in a task.
+    /// Creates the operation in place if the store never waits, in a task otherwise. The run is
+    /// always in a task. An answer that is not simply the new operation is found out in a task
+    /// too.
     pub(super) fn submit<I, B>(mut self, responder: AcceptResponder) -> AcceptStep<I, R, B>
     where
         I: Inner<B>,
@@ -57,21 +58,13 @@ where
         // Panics without a runtime, before anything exists that could be lost.
         let runtime = Handle::current();
         let readiness = self.ask_readiness();
-        if self.node.store.never_waits()
-            && self.node.hand_off.is_none()
-            && let Some(created) = now_or_never(self.creation.create(&self.node, &self.policy))
+        if self.node.hand_off.is_none()
+            && let Some(record) = self.creation.create_in_place(&self.node)
         {
-            let result = match created {
-                Ok(CreateOutcome::New(record)) => {
-                    let operation = CreatedOperation::from_record(&record);
-                    // If the runtime is shutting down, the run is dropped like every other
-                    // task.
-                    runtime.spawn(self.run(record, readiness));
-                    Ok(AcceptAnswer::New(operation))
-                }
-                other => self.without_run(other),
-            };
-            return responder.answer(&result).into();
+            let operation = CreatedOperation::from_record(&record);
+            // If the runtime is shutting down, the run is dropped like every other task.
+            runtime.spawn(self.run(record, readiness));
+            return responder.accepted(&operation).into();
         }
         let (sender, created) = oneshot::channel();
         // Boxed once: a future is moved many times on its way into a task.

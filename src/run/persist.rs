@@ -33,62 +33,48 @@ const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// `about` is the operation that the request concerns, if there is one.
 ///
-/// A store that never waits is called in place. A request that has to wait, or to be retried, is
-/// boxed.
+/// The request is boxed, since it may have to wait.
 pub(crate) async fn retry_until_certain<R, T, F>(
     node: &Runtime<R>,
     about: Option<&OperationId>,
-    mut ask: impl FnMut() -> F,
+    ask: impl FnMut() -> F,
 ) -> Result<T, StoreError>
 where
     R: Repository,
     F: Future<Output = Result<T, StoreError>>,
 {
-    match in_place(node, &mut ask) {
-        ControlFlow::Break(answer) => answer,
-        ControlFlow::Continue(failed) => {
-            Box::pin(ask_again(node.in_flight.abandoned(), about, ask, failed)).await
-        }
-    }
+    Box::pin(ask_until_certain(node.in_flight.abandoned(), about, ask)).await
 }
 
 /// Does the same for a live run, whose lease is renewed meanwhile.
 pub(super) async fn retry_until_certain_for<R, T, F>(
     node: &Arc<Runtime<R>>,
     work: &RunContext,
-    mut ask: impl FnMut() -> F,
+    ask: impl FnMut() -> F,
 ) -> Result<T, StoreError>
 where
     R: Lease,
     F: Future<Output = Result<T, StoreError>>,
 {
-    match in_place(node, &mut ask) {
-        ControlFlow::Break(answer) => answer,
-        ControlFlow::Continue(failed) => {
-            let again = ask_again(node.in_flight.abandoned(), Some(&work.id), ask, failed);
-            Box::pin(heartbeat::beating_while(node, work, again)).await
-        }
-    }
+    let asked = ask_until_certain(node.in_flight.abandoned(), Some(&work.id), ask);
+    Box::pin(heartbeat::beating_while(node, work, asked)).await
 }
 
-/// Calls a store that never waits. Returns its certain answer; otherwise its failure, or `None`
-/// if the store may wait.
-fn in_place<R, T, F>(
+/// Asks a store that never waits, in place. Returns `None` if the store may wait, or if its
+/// answer is not certain.
+pub(crate) fn ask_in_place<R, T>(
     node: &Runtime<R>,
-    ask: &mut impl FnMut() -> F,
-) -> ControlFlow<Result<T, StoreError>, Option<StoreError>>
+    asked: impl Future<Output = Result<T, StoreError>>,
+) -> Option<Result<T, StoreError>>
 where
     R: Repository,
-    F: Future<Output = Result<T, StoreError>>,
 {
-    let asked = match node.store.never_waits() {
-        true => now_or_never(CatchPanic::new(ask())),
-        false => None,
-    };
-    match asked.map(certain) {
-        Some(ControlFlow::Break(answer)) => ControlFlow::Break(answer),
-        Some(ControlFlow::Continue(error)) => ControlFlow::Continue(Some(error)),
-        None => ControlFlow::Continue(None),
+    if !node.store.never_waits() {
+        return None;
+    }
+    match now_or_never(CatchPanic::new(asked)).map(certain) {
+        Some(ControlFlow::Break(answer)) => Some(answer),
+        Some(ControlFlow::Continue(_)) | None => None,
     }
 }
 
@@ -106,17 +92,17 @@ fn certain<T>(
     }
 }
 
-/// Retries until the answer is certain. `failed` is the error of an earlier try.
-async fn ask_again<T, F>(
+/// Asks until the answer is certain.
+async fn ask_until_certain<T, F>(
     abandoned: &CancellationToken,
     about: Option<&OperationId>,
     mut ask: impl FnMut() -> F,
-    mut failed: Option<StoreError>,
 ) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
     let mut pauses = Pauses(SHORTEST_PAUSE);
+    let mut failed: Option<StoreError> = None;
     loop {
         if let Some(error) = &failed {
             tracing::warn!(

@@ -6,11 +6,13 @@ use std::sync::{
 };
 
 use super::{
-    RunOutcome, Runtime, log_end, persist::retry_until_certain_for, run_context::RunContext,
+    RunOutcome, Runtime, log_end,
+    persist::{ask_in_place, retry_until_certain_for},
+    run_context::RunContext,
 };
 use crate::{
     operation::{FailureKind, Outcome, RecordedResponse},
-    store::{Lease, StoreError, Written},
+    store::{Lease, Record, StoreError, Written},
 };
 
 /// Writes the outcome until the store has answered or the node is abandoned.
@@ -26,7 +28,23 @@ pub(super) async fn record<R>(
 where
     R: Lease<Output = RecordedResponse>,
 {
-    record_within(node, work, outcome, u32::MAX).await
+    crash_point!("finishing");
+    let progress = work.signals.unwritten_report();
+    let progress = progress.map(|(progress, _)| progress);
+    // Most outcomes are written at the first try. Clones of an outcome share its result.
+    let finish = (node.store).finish(&work.id, work.token(), outcome.clone(), progress);
+    if let Some(Ok(Written::Done(record))) = ask_in_place(node, finish) {
+        return Ok(recorded(work, &record));
+    }
+    Box::pin(record_within(node, work, outcome, u32::MAX)).await
+}
+
+/// Notes and logs the end of the operation.
+fn recorded(work: &RunContext, record: &Record<RecordedResponse>) -> RunOutcome {
+    crash_point!("finished");
+    log_end(record);
+    work.recorded(record.operation());
+    RunOutcome::Recorded(record.operation().state())
 }
 
 /// Does the same with a bound: after this many refusals of both outcomes, the last refusal is
@@ -84,13 +102,7 @@ where
         }
     });
     match written.await {
-        Ok(Written::Done(record)) => {
-            crash_point!("finished");
-            let state = record.operation().state();
-            log_end(&record);
-            work.recorded(record.operation());
-            Ok(RunOutcome::Recorded(state))
-        }
+        Ok(Written::Done(record)) => Ok(recorded(work, &record)),
         Ok(Written::Lost(record)) => {
             tracing::debug!(%id, "operation already ended, outcome dropped");
             work.recorded(record.operation());

@@ -16,6 +16,9 @@ pub(crate) fn current_span() -> Span {
 /// Returns a span for the operation, which outlives the span of its request and *follows
 /// from* that span.
 pub(crate) fn operation_span(id: &OperationId, parts: &Parts, cause: &Span) -> Span {
+    if LevelFilter::current() == LevelFilter::OFF {
+        return Span::none();
+    }
     let span = tracing::info_span!(
         parent: None,
         "operation",

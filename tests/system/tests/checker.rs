@@ -118,8 +118,8 @@ async fn a_stale_read_is_reported() {
     let verdict = two_readers(Some(Law::Freshness)).await;
     let [
         Violation::WentBack {
-            before: Reading::Version(3),
-            then: Reading::Version(2),
+            before: Reading::Version(2),
+            then: Reading::Version(1),
             ..
         },
     ] = verdict.violations[..]
