@@ -40,7 +40,7 @@
 //!     store::{Created, NewOperation, Repository},
 //! };
 //!
-//! #[derive(serde::Serialize)]
+//! #[derive(Clone, serde::Serialize)]
 //! struct Report { pages: u32 }
 //!
 //! let store = MemoryStore::<Report>::with_weigher(|_| 0);

@@ -1,4 +1,4 @@
-//! Entries of a slab in the order of a deadline: one list for each span of time.
+//! Entries in the order of a deadline: one list for each span of time.
 //!
 //! An entry whose deadline is the list's span after its insertion is appended to that list.
 //! The lists are linked through the entries themselves, so they take no memory of their
@@ -6,10 +6,7 @@
 
 use std::time::Duration;
 
-use slab::Slab;
-
-/// The index of an entry in its slab.
-pub(crate) type Slot = u32;
+use crate::slots::{NO_SLOT, Slot, Slots};
 
 /// The lists for one kind of deadline.
 #[derive(Debug, Default)]
@@ -52,29 +49,26 @@ pub(crate) trait ListEntry {
     fn links_mut(&mut self) -> &mut ListLinks;
 }
 
-/// No slab with this many slots fits into memory.
-const NO_SLOT: Slot = Slot::MAX;
-
 impl DeadlineLists {
     /// Returns the earliest deadline and its slot.
-    pub(crate) fn first<E: ListEntry>(&self, entries: &Slab<E>) -> Option<(E::Moment, Slot)> {
-        let first = |line: &DeadlineList| (entries[line.first as usize].at(), line.first);
+    pub(crate) fn first<E: ListEntry>(&self, entries: &Slots<E>) -> Option<(E::Moment, Slot)> {
+        let first = |line: &DeadlineList| (entries[line.first].at(), line.first);
         self.lines.iter().map(first).min()
     }
 
     /// Returns the slots with a deadline up to `now`, each list in order.
     pub(crate) fn until<E: ListEntry>(
         &self,
-        entries: &Slab<E>,
+        entries: &Slots<E>,
         now: E::Moment,
     ) -> impl Iterator<Item = Slot> {
         self.lines.iter().flat_map(move |line| {
             let follow = |slot: &Slot| {
-                let links = entries.get(*slot as usize)?.links();
+                let links = entries.get(*slot)?.links();
                 Some(links.after).filter(|after| *after != NO_SLOT)
             };
             let slots = std::iter::successors(Some(line.first), follow);
-            slots.take_while(move |slot| entries[*slot as usize].at() <= now)
+            slots.take_while(move |slot| entries[*slot].at() <= now)
         })
     }
 
@@ -82,35 +76,35 @@ impl DeadlineLists {
     /// first of the list.
     pub(crate) fn insert<E: ListEntry>(
         &mut self,
-        entries: &mut Slab<E>,
+        entries: &mut Slots<E>,
         slot: Slot,
         span: Duration,
     ) -> bool {
-        let at = entries[slot as usize].at();
+        let at = entries[slot].at();
         let line = self.lines.iter_mut().find(|line| line.span == span);
         let before = line.as_ref().map_or(NO_SLOT, |line| {
             // The entry usually becomes the last one. Threads can read the clock in another
             // order than they insert, so the place is searched from the end.
             let mut before = line.last;
-            while let Some(entry) = entries.get(before as usize)
+            while let Some(entry) = entries.get(before)
                 && entry.at() > at
             {
                 before = entry.links().before;
             }
             before
         });
-        let after = match (entries.get(before as usize), &line) {
+        let after = match (entries.get(before), &line) {
             (Some(entry), _) => entry.links().after,
             (None, Some(line)) => line.first,
             (None, None) => NO_SLOT,
         };
-        *entries[slot as usize].links_mut() = ListLinks { before, after };
+        *entries[slot].links_mut() = ListLinks { before, after };
         let (mut first, mut last) = (slot, slot);
-        if let Some(before) = entries.get_mut(before as usize) {
+        if let Some(before) = entries.get_mut(before) {
             before.links_mut().after = slot;
             first = line.as_ref().map_or(slot, |line| line.first);
         }
-        if let Some(after) = entries.get_mut(after as usize) {
+        if let Some(after) = entries.get_mut(after) {
             after.links_mut().before = slot;
             last = line.as_ref().map_or(slot, |line| line.last);
         }
@@ -123,23 +117,23 @@ impl DeadlineLists {
 
     /// Removes an entry from its list, if it is in one. Returns true if it was the first of
     /// the list.
-    pub(crate) fn remove<E: ListEntry>(&mut self, entries: &mut Slab<E>, slot: Slot) -> bool {
-        let links = std::mem::replace(entries[slot as usize].links_mut(), ListLinks::NONE);
+    pub(crate) fn remove<E: ListEntry>(&mut self, entries: &mut Slots<E>, slot: Slot) -> bool {
+        let links = std::mem::replace(entries[slot].links_mut(), ListLinks::NONE);
         match (links.before, links.after) {
             (NO_SLOT, NO_SLOT) => {
                 let alone = self.lines.iter().position(|line| line.first == slot);
                 alone.map(|index| self.lines.swap_remove(index)).is_some()
             }
             (NO_SLOT, after) => {
-                entries[after as usize].links_mut().before = NO_SLOT;
+                entries[after].links_mut().before = NO_SLOT;
                 if let Some(line) = self.lines.iter_mut().find(|line| line.first == slot) {
                     line.first = after;
                 }
                 true
             }
             (before, after) => {
-                entries[before as usize].links_mut().after = after;
-                match entries.get_mut(after as usize) {
+                entries[before].links_mut().after = after;
+                match entries.get_mut(after) {
                     Some(after) => after.links_mut().before = before,
                     None => {
                         if let Some(line) = self.lines.iter_mut().find(|line| line.last == slot) {

@@ -123,6 +123,7 @@ pub mod poll;
 mod random;
 pub mod run;
 mod settings;
+mod slots;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -136,7 +136,7 @@ impl World {
     }
 
     /// Lists all operations.
-    async fn operations(&self) -> Vec<Arc<Record<RecordedResponse>>> {
+    async fn operations(&self) -> Vec<Record<RecordedResponse>> {
         let query = ListQuery::new(None, 100);
         self.store.list(&query).await.unwrap().records
     }

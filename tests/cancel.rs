@@ -32,7 +32,7 @@ async fn stores_with_racing_reports(times: usize) -> (MemoryStore, Hooked, Opera
     let store = Hooked::new(memory.clone(), {
         let memory = memory.clone();
         move |call, when| {
-            let (memory, record) = (memory.clone(), Arc::clone(&record));
+            let (memory, record) = (memory.clone(), record.clone());
             let cancel = (call, when) == (Call::ForceFinish, When::Before);
             let turn = if cancel {
                 cancels.fetch_add(1, SeqCst)

@@ -34,14 +34,14 @@ fn at(second: u64) -> SystemTime {
 
 /// A store with fixed operations. A cancel returns a changed record and stores nothing.
 #[derive(Debug, Clone, Default)]
-struct FixedStore(BTreeMap<String, Arc<Record<RecordedResponse>>>);
+struct FixedStore(BTreeMap<String, Record<RecordedResponse>>);
 
 type Answer<T> = Result<T, StoreError>;
 
 impl Store for FixedStore {
     type Output = RecordedResponse;
 
-    async fn get(&self, id: &OperationId) -> Answer<Option<Arc<Record<RecordedResponse>>>> {
+    async fn get(&self, id: &OperationId) -> Answer<Option<Record<RecordedResponse>>> {
         Ok(self.0.get(&id.to_string()).cloned())
     }
 }
@@ -52,7 +52,7 @@ impl Watch for FixedStore {
         id: &OperationId,
         _: Version,
         _: Duration,
-    ) -> Answer<Option<Arc<Record<RecordedResponse>>>> {
+    ) -> Answer<Option<Record<RecordedResponse>>> {
         self.get(id).await
     }
 }
@@ -107,13 +107,13 @@ impl Repository for FixedStore {
         use tower_operations::store::Step;
         let record = &self.0[&id.to_string()];
         match record.force_finished(version, outcome, at(9), DAY) {
-            Step::Next(next) => Ok(Written::Done(Arc::new(next))),
-            Step::Done | Step::Lost => Ok(Written::Lost(Arc::clone(record))),
+            Step::Next(next) => Ok(Written::Done(next)),
+            Step::Done | Step::Lost => Ok(Written::Lost(record.clone())),
         }
     }
 
     async fn delete(&self, id: &OperationId, _: Version) -> Answer<Written<RecordedResponse>> {
-        Ok(Written::Done(Arc::clone(&self.0[&id.to_string()])))
+        Ok(Written::Done(self.0[&id.to_string()].clone()))
     }
 }
 
@@ -177,7 +177,7 @@ fn operations() -> FixedStore {
     let records = all.map(|operation| {
         let id = operation.id().to_string();
         let record = Record::restore(operation, Version::FIRST.next());
-        (id, Arc::new(record))
+        (id, record)
     });
     FixedStore(records.into())
 }
@@ -527,7 +527,7 @@ async fn fhir_passes_on_an_operation_outcome_and_maps_statuses_about_polls() {
         let recorded = response(status, media_type, outcome);
         let mut store = FixedStore::default();
         let record = Record::restore(operation("q3", recorded.into_outcome()), Version::FIRST);
-        store.0.insert("q3".into(), Arc::new(record));
+        store.0.insert("q3".into(), record);
         let polls = Operations::new(store)
             .dialect(Fhir::default())
             .poll_service();

@@ -1,7 +1,7 @@
 //! The memory store: its bounds, its clock and its accounting. The conformance
 //! crate tests the laws that all stores share.
 
-use std::{future::Future, sync::Arc, task::Poll, time::Duration};
+use std::{future::Future, task::Poll, time::Duration};
 
 use http::{Response, StatusCode};
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ use tower_operations::{
     },
 };
 
-type SharedRecord = Arc<Record<RecordedResponse>>;
+type SharedRecord = Record<RecordedResponse>;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -73,7 +73,7 @@ impl Setup {
         service.oneshot(request).await.unwrap()
     }
 
-    async fn operations(&self) -> Vec<Arc<Record<RecordedResponse>>> {
+    async fn operations(&self) -> Vec<Record<RecordedResponse>> {
         self.memory
             .list(&ListQuery::new(None, 10))
             .await
@@ -82,7 +82,7 @@ impl Setup {
     }
 
     /// Waits until everything has ended. Returns the only operation.
-    async fn only_operation(self) -> Arc<Record<RecordedResponse>> {
+    async fn only_operation(self) -> Record<RecordedResponse> {
         let memory = self.memory.clone();
         let report = self.drain.drain(Duration::from_secs(3600)).await;
         assert!(report.is_clean(), "{report:?}");

@@ -304,7 +304,7 @@ impl DispatchSetup {
         message(&self.queue.try_recv().expect("the message is in the queue"))
     }
 
-    async fn only_operation(&self) -> Arc<Record<RecordedResponse>> {
+    async fn only_operation(&self) -> Record<RecordedResponse> {
         let query = ListQuery::new(Some(Owner::new("ada")), 10);
         let mut records = self.store.list(&query).await.unwrap().records;
         assert_eq!(records.len(), 1);
@@ -693,7 +693,7 @@ impl Dispatch for HangingQueue {
     }
 }
 
-async fn only_operation(store: &MemoryStore) -> Arc<Record<RecordedResponse>> {
+async fn only_operation(store: &MemoryStore) -> Record<RecordedResponse> {
     let query = ListQuery::new(None, 10);
     let mut records = store.list(&query).await.unwrap().records;
     assert_eq!(records.len(), 1);

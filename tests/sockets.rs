@@ -375,7 +375,7 @@ impl World {
         until(&case, || self.drain.in_flight() == 0).await;
     }
 
-    async fn operations(&self) -> Vec<Arc<Record<RecordedResponse>>> {
+    async fn operations(&self) -> Vec<Record<RecordedResponse>> {
         let query = ListQuery::new(None, 10_000);
         self.store.list(&query).await.unwrap().records
     }

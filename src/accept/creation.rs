@@ -14,8 +14,8 @@ use super::{idempotency::request_name, policy::Policy, refuse::Refusal, reservat
 use crate::{
     dialect::RequestName,
     operation::RecordedResponse,
-    run::{Runtime, Timeout, ask_in_place, retry_until_certain},
-    store::{Created, FencingToken, Lease, NewOperation, Record, Reservation, StoreError},
+    run::{Runtime, Timeout, catch_panic, retry_until_certain},
+    store::{Created, FencingToken, Lease, NewOperation, Placed, Record, Reservation, StoreError},
 };
 
 /// The creation of an operation for a request.
@@ -30,9 +30,9 @@ pub(super) struct Creation {
 
 /// The result of a [`Creation`].
 pub(super) enum CreateOutcome {
-    New(Arc<Record<RecordedResponse>>),
+    New(Record<RecordedResponse>),
     /// An earlier request created the operation.
-    Repeated(Arc<Record<RecordedResponse>>),
+    Repeated(Record<RecordedResponse>),
     /// An earlier request was answered with this response.
     Answered(Arc<RecordedResponse>),
 }
@@ -75,12 +75,9 @@ impl Creation {
         lease.map_or(node.lease().term, |lease| lease.term)
     }
 
-    /// Creates the operation in a store that never waits. Returns the record of the new
-    /// operation. Returns `None` in any other case: [`create`](Self::create) finds out which.
-    pub(super) fn create_in_place<R>(
-        &self,
-        node: &Runtime<R>,
-    ) -> Option<Arc<Record<RecordedResponse>>>
+    /// Creates the operation at once, in a store that never has to wait. Returns the place of the
+    /// new operation. Returns `None` in any other case: [`create`](Self::create) finds out which.
+    pub(super) fn create_now<R>(&self, node: &Runtime<R>) -> Option<Placed>
     where
         R: Lease<Output = RecordedResponse>,
     {
@@ -88,13 +85,14 @@ impl Creation {
             return None;
         }
         crash_point!("creating");
-        match ask_in_place(node, self.try_create(node))? {
-            Ok(Created::New(record)) => {
-                crash_point!("created");
-                Some(record)
-            }
-            Ok(_) | Err(_) => None,
+        // After a panic the operation may exist.
+        self.in_doubt.fetch_add(1, Relaxed);
+        let placed = catch_panic(|| node.store.create_now(&self.new))?;
+        self.in_doubt.fetch_sub(1, Relaxed);
+        if placed.is_some() {
+            crash_point!("created");
         }
+        placed
     }
 
     /// Tries to create the operation, and counts the try while its result is uncertain.

@@ -78,7 +78,7 @@ pub(super) async fn find<R>(
     node: &Runtime<R>,
     creation: &Creation,
     term: Duration,
-) -> Result<Option<Arc<Record<RecordedResponse>>>, StoreError>
+) -> Result<Option<Record<RecordedResponse>>, StoreError>
 where
     R: Lease<Output = RecordedResponse>,
 {

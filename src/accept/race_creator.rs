@@ -84,7 +84,7 @@ where
     P: Send,
     E: Send,
 {
-    async fn create(&self, is_running: bool) -> Result<Arc<Record<RecordedResponse>>, NotCreated> {
+    async fn create(&self, is_running: bool) -> Result<Record<RecordedResponse>, NotCreated> {
         let tries = &self.tries;
         if let Some(record) = tries.take_found() {
             return Ok(record);
@@ -111,7 +111,7 @@ where
         tries.take_found().ok_or(NotCreated)
     }
 
-    fn accepted(&mut self, record: Arc<Record<RecordedResponse>>) {
+    fn accepted(&mut self, record: Record<RecordedResponse>) {
         if let Some(key) = self.reserved.take() {
             key.bound();
         }
@@ -128,11 +128,11 @@ struct TriesState {
     /// The error of the last failed try.
     refusal: Option<Refusal>,
     /// The operation, if one of the tries turned out to have created it.
-    found: Option<Arc<Record<RecordedResponse>>>,
+    found: Option<Record<RecordedResponse>>,
 }
 
 impl RaceTries {
-    fn take_found(&self) -> Option<Arc<Record<RecordedResponse>>> {
+    fn take_found(&self) -> Option<Record<RecordedResponse>> {
         self.lock().found.take()
     }
 

@@ -80,7 +80,7 @@ where
 /// The certain result of reserving a key.
 pub(super) enum ReserveOutcome {
     Free(ReservedKey),
-    Operation(Arc<Record<RecordedResponse>>),
+    Operation(Record<RecordedResponse>),
     Answered(Arc<RecordedResponse>),
 }
 

@@ -14,9 +14,11 @@ use super::{
 };
 use crate::{
     dialect::{Context, Urls, whole_seconds},
-    operation::{BufferedBody, FailureKind, Operation, RecordedResponse, Snapshot, Status},
+    operation::{
+        BufferedBody, FailureKind, Metadata, Operation, RecordedResponse, Snapshot, Status,
+    },
     run::current_span,
-    store::Record,
+    store::{NewOperation, Placed, Record},
 };
 
 /// The answer to a client about its operation.
@@ -29,12 +31,22 @@ pub(super) enum AcceptAnswer {
 }
 
 /// An operation as it was created, whatever has happened since.
-///
-/// It is a copy, not a record: the store then has the only reference while the run begins,
-/// and can change the record in place.
 pub(super) struct CreatedOperation(Operation<RecordedResponse>);
 
 impl CreatedOperation {
+    pub(super) fn from_new(new: &NewOperation, placed: Placed) -> Self {
+        let mut metadata = Metadata::default().with_times_of_creation(placed.created_at);
+        if let Some(method) = &new.method {
+            metadata = metadata.with_method(method.clone());
+        }
+        if let Some(name) = &new.name {
+            metadata = metadata.with_name(Arc::clone(name));
+        }
+        let status = Status::Pending;
+        let snapshot = Snapshot { status, metadata };
+        Self(Operation::from_parts(new.id.clone(), snapshot))
+    }
+
     pub(super) fn from_record(record: &Record<RecordedResponse>) -> Self {
         let operation = record.operation();
         let (status, metadata) = (Status::Pending, operation.metadata().as_created());

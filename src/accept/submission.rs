@@ -59,11 +59,22 @@ where
         let runtime = Handle::current();
         let readiness = self.ask_readiness();
         if self.node.hand_off.is_none()
-            && let Some(record) = self.creation.create_in_place(&self.node)
+            && let Some(placed) = self.creation.create_now(&self.node)
         {
-            let operation = CreatedOperation::from_record(&record);
+            self.bind_key();
+            let operation = CreatedOperation::from_new(&self.creation.new, placed);
+            let (new, request) = (&self.creation.new, self.request);
+            let accepted = AcceptedRequest::from_new(new, placed, request, &self.span);
+            let run = run(
+                self.node,
+                &self.policy,
+                accepted,
+                self.service,
+                readiness,
+                self.admitted,
+            );
             // If the runtime is shutting down, the run is dropped like every other task.
-            runtime.spawn(self.run(record, readiness));
+            runtime.spawn(run);
             return responder.accepted(&operation).into();
         }
         let (sender, created) = oneshot::channel();
@@ -118,7 +129,7 @@ where
     /// Starts the run of the operation here, or dispatches its request.
     pub(super) async fn leave(
         mut self,
-        record: Arc<Record<RecordedResponse>>,
+        record: Record<RecordedResponse>,
         readiness: Readiness,
         sender: oneshot::Sender<AcceptResult>,
     ) {
@@ -134,7 +145,17 @@ where
         let node = Arc::clone(&self.node);
         match &node.hand_off {
             None => {
-                let run = self.run(record, readiness);
+                let kept = self.creation.new.request.is_some();
+                let accepted =
+                    AcceptedRequest::from_record(&record, self.request, kept, &self.span);
+                let run = run(
+                    self.node,
+                    &self.policy,
+                    accepted,
+                    self.service,
+                    readiness,
+                    self.admitted,
+                );
                 tell(true);
                 // The error was logged where it occurred.
                 drop(run.await);
@@ -155,28 +176,28 @@ where
         }
     }
 
-    /// Returns the run of the operation.
-    fn run(mut self, record: Arc<Record<RecordedResponse>>, readiness: Readiness) -> Run {
-        self.bind_key();
-        let is_kept = self.creation.new.request.is_some();
-        let mut accepted = AcceptedRequest::from_record(&record, self.request, is_kept, &self.span);
-        accepted.admitted = self.admitted;
-        // Dropped before the run begins, so that the store has the only reference then.
-        drop(record);
-        crash_point!("accepted");
-        operate(
-            self.node,
-            self.policy.run,
-            self.service,
-            readiness,
-            accepted,
-        )
-    }
-
     /// Ends the reservation of the key: it names the operation now.
     fn bind_key(&mut self) {
         if let Some(key) = self.reserved.take() {
             key.bound();
         }
     }
+}
+
+/// Returns the run of an operation in this process.
+fn run<S, R>(
+    node: Arc<Runtime<R>>,
+    policy: &Policy,
+    mut accepted: AcceptedRequest,
+    service: S,
+    readiness: Readiness,
+    admitted: Option<AdmissionPermit>,
+) -> Run
+where
+    S: Handler<Body: 'static> + 'static,
+    R: Lease<Output = RecordedResponse>,
+{
+    accepted.admitted = admitted;
+    crash_point!("accepted");
+    operate(node, policy.run, service, readiness, accepted)
 }

@@ -1,7 +1,5 @@
 //! Lists operations, and deletes expired ones.
 
-use std::sync::Arc;
-
 use super::{CellQuery, Engine, EngineList, EngineStore, ListedCell, reading::readable};
 use crate::{
     operation::Stored,
@@ -32,7 +30,6 @@ impl<E: EngineList, T: Stored> List for EngineStore<E, T> {
         let records = found
             .into_iter()
             .filter_map(|ListedCell { id, cell, .. }| readable(&id, cell?))
-            .map(Arc::new)
             .collect();
         Ok(Page { records, next })
     }

@@ -49,7 +49,7 @@ impl<E: Engine, T> EngineStore<E, T> {
             shared: Arc::new(EngineShared {
                 engine,
                 notifier,
-                live: LiveRecords::new(),
+                live: LiveRecords::default(),
                 cursors: CachedCursorKey::default(),
                 stuck: AtomicUsize::new(0),
             }),

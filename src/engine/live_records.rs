@@ -1,6 +1,6 @@
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
@@ -10,22 +10,18 @@ use crate::{
 
 /// The live records that this node wrote last, so that their next change needs no read. A record
 /// may be outdated, which is safe because every write is conditional.
-pub(super) struct LiveRecords<T>(Mutex<HashMap<OperationId, Arc<Record<T>>>>);
+pub(super) struct LiveRecords<T>(Mutex<HashMap<OperationId, Record<T>>>);
 
 /// The maximum number of records. Beyond it, all are dropped, at the cost of one read each.
 const CAPACITY: usize = 16_384;
 
-impl<T> LiveRecords<T> {
-    pub(super) fn new() -> Self {
-        Self(Mutex::default())
-    }
-
-    pub(super) fn get(&self, id: &OperationId) -> Option<Arc<Record<T>>> {
+impl<T: Clone> LiveRecords<T> {
+    pub(super) fn get(&self, id: &OperationId) -> Option<Record<T>> {
         self.records().get(id).cloned()
     }
 
     /// Stores a written record, or drops it if the operation has ended.
-    pub(super) fn wrote(&self, record: &Arc<Record<T>>) {
+    pub(super) fn wrote(&self, record: &Record<T>) {
         let id = record.operation().id();
         let mut records = self.records();
         if record.operation().state().is_terminal() {
@@ -35,7 +31,7 @@ impl<T> LiveRecords<T> {
         if records.len() >= CAPACITY && !records.contains_key(id) {
             records.clear();
         }
-        records.insert(id.clone(), Arc::clone(record));
+        records.insert(id.clone(), record.clone());
     }
 
     /// Drops the record of an operation that the holder with `token` lost; the record of
@@ -63,9 +59,15 @@ impl<T> LiveRecords<T> {
         self.records().remove(id);
     }
 
-    fn records(&self) -> MutexGuard<'_, HashMap<OperationId, Arc<Record<T>>>> {
+    fn records(&self) -> MutexGuard<'_, HashMap<OperationId, Record<T>>> {
         // A critical section only moves finished values.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Default for LiveRecords<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
     }
 }
 
@@ -80,18 +82,18 @@ mod tests {
     };
 
     type Known = LiveRecords<RecordedResponse>;
-    type Live = Arc<Record<RecordedResponse>>;
+    type Live = Record<RecordedResponse>;
 
     /// Returns a live operation of one id, held with this token.
     fn live(token: u64) -> Live {
         let new = NewOperation::new("one-id".parse().unwrap());
         let token = FencingToken::from_number(token);
-        Arc::new(Record::create(&new, SystemTime::UNIX_EPOCH).with_holder(token, None))
+        Record::create(&new, SystemTime::UNIX_EPOCH).with_holder(token, None)
     }
 
     fn next(step: Step<RecordedResponse>) -> Live {
         match step {
-            Step::Next(next) => Arc::new(next),
+            Step::Next(next) => next,
             Step::Done | Step::Lost => panic!("no step"),
         }
     }
@@ -104,7 +106,7 @@ mod tests {
 
     #[test]
     fn the_loss_of_an_operation_keeps_a_later_one_of_the_same_id() {
-        let (held, earlier, later) = (Known::new(), live(1), live(2));
+        let (held, earlier, later) = (Known::default(), live(1), live(2));
         held.wrote(&earlier);
         held.wrote(&later);
         held.lost(later.operation().id(), earlier.token());
@@ -115,7 +117,7 @@ mod tests {
 
     #[test]
     fn records_of_former_holders_are_dropped() {
-        let (held, mine) = (Known::new(), live(1));
+        let (held, mine) = (Known::default(), live(1));
         held.wrote(&mine);
         let started = next(mine.started(mine.token(), SystemTime::UNIX_EPOCH));
         held.found(&started);
@@ -126,7 +128,7 @@ mod tests {
 
     #[test]
     fn records_of_ended_operations_are_dropped() {
-        let (held, mine) = (Known::new(), live(1));
+        let (held, mine) = (Known::default(), live(1));
         let (now, ttl) = (SystemTime::UNIX_EPOCH, Duration::MAX);
         let ended = next(mine.finished(mine.token(), Outcome::Succeeded(None), None, now, ttl));
         held.wrote(&mine);

@@ -74,7 +74,7 @@ macro_rules! engine_store {
                 },
             };
 
-            type Found<T> = Result<Option<Arc<Record<T>>>, StoreError>;
+            type Found<T> = Result<Option<Record<T>>, StoreError>;
 
             impl<T: Stored> Store for $store<T> {
                 type Output = T;

@@ -1,6 +1,6 @@
 //! Reads, and waits for a change.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
@@ -24,9 +24,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
     /// Returns the record in a cell, unless it has expired.
     pub(super) fn present(&self, cell: Option<Cell>) -> Found<T> {
         let record = cell.map(record_head::decode).transpose()?;
-        Ok(record
-            .filter(|record| !self.is_expired(record))
-            .map(Arc::new))
+        Ok(record.filter(|record| !self.is_expired(record)))
     }
 
     pub(super) fn is_expired(&self, record: &Record<T>) -> bool {

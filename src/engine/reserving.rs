@@ -20,12 +20,8 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         }
         Ok(match found.state {
             KeyState::Reserved => Reservation::InProgress,
-            KeyState::Operation(head) => {
-                Reservation::Operation(Arc::new(record_head::decode_head(head)?))
-            }
-            KeyState::Deleted(head) => {
-                Reservation::Deleted(Arc::new(record_head::decode_head(head)?))
-            }
+            KeyState::Operation(head) => Reservation::Operation(record_head::decode_head(head)?),
+            KeyState::Deleted(head) => Reservation::Deleted(record_head::decode_head(head)?),
             KeyState::Answer(bytes) => {
                 let answer = T::from_bytes(bytes).map_err(StoreError::Refused)?;
                 Reservation::Answered(Arc::new(answer))

@@ -1,8 +1,6 @@
 //! Creates, changes and deletes operations: steps of a record, each made by comparing and
 //! setting its cell.
 
-use std::sync::Arc;
-
 use tracing::Instrument;
 
 use super::{
@@ -48,7 +46,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
     /// read.
     pub(super) async fn change_from(
         &self,
-        mut current: Arc<Record<T>>,
+        mut current: Record<T>,
         lease: LeaseChange,
         step: impl Fn(&Record<T>) -> Step<T> + Send,
     ) -> Result<Written<T>, StoreError> {
@@ -84,7 +82,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
 
     async fn replace(
         &self,
-        before: Arc<Record<T>>,
+        before: Record<T>,
         next: Record<T>,
         lease: LeaseChange,
     ) -> Result<WriteAttempt<T>, StoreError> {
@@ -98,7 +96,6 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         next: Record<T>,
         lease: LeaseChange,
     ) -> Result<WriteAttempt<T>, StoreError> {
-        let next = Arc::new(next);
         let operation = next.operation();
         let id = operation.id();
         let lost_it = before.token() != next.token();
@@ -120,9 +117,9 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         Ok(match replaced? {
             Replaced::Done => {
                 self.shared.live.wrote(&next);
-                WriteAttempt::Done(Arc::clone(&next))
+                WriteAttempt::Done(next)
             }
-            Replaced::Found(cell) => WriteAttempt::Found(Arc::new(record_head::decode(cell)?)),
+            Replaced::Found(cell) => WriteAttempt::Found(record_head::decode(cell)?),
             Replaced::Gone => {
                 self.gone(id);
                 WriteAttempt::Gone
@@ -176,8 +173,8 @@ async fn to_the_end<A: Send + 'static>(change: impl Future<Output = A> + Send + 
 
 /// The result of one write attempt.
 enum WriteAttempt<T> {
-    Done(Arc<Record<T>>),
-    Found(Arc<Record<T>>),
+    Done(Record<T>),
+    Found(Record<T>),
     Gone,
 }
 
@@ -208,7 +205,6 @@ impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
         };
         Ok(match self.shared.engine.insert(cell).await? {
             Inserted::Done => {
-                let record = Arc::new(record);
                 if new.lease.is_some() {
                     self.shared.live.wrote(&record);
                 }
@@ -232,7 +228,7 @@ impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
                 }
             }
             Inserted::Id(head, made_by) => {
-                let record = Arc::new(record_head::decode_head(head)?);
+                let record = record_head::decode_head(head)?;
                 let name = new.key.as_ref().map(IdempotencyKey::scoped_name);
                 match record.owner() == new.owner.as_ref() {
                     // Another request of the same owner created the operation.
@@ -301,12 +297,12 @@ impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
                 return Ok(Written::Lost(record));
             }
             let remains = record_head::encode(&record.without_result())?;
-            let (this, asked) = (self.clone(), Arc::clone(&record));
+            let (this, asked) = (self.clone(), record.clone());
             let forget = async move { this.remove_and_tell(&asked, &remains).await };
             match to_the_end(forget).await? {
                 Replaced::Done => return Ok(Written::Done(record)),
                 Replaced::Gone => return Ok(self.gone(id)),
-                Replaced::Found(cell) => record = Arc::new(record_head::decode(cell)?),
+                Replaced::Found(cell) => record = record_head::decode(cell)?,
             }
         }
     }

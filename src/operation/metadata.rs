@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{num::NonZeroU8, sync::Arc, time::SystemTime};
 
 use http::Method;
 
@@ -16,20 +16,30 @@ pub struct Metadata {
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
     pub(crate) expires_at: Option<Timestamp>,
+    method: Option<StandardMethod>,
+    /// The parts that few operations have; `None` if there are none. Clones share them.
+    rare: Option<Arc<RareMetadata>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+struct RareMetadata {
     progress: Option<Box<Progress>>,
-    method: Option<CompactMethod>,
     name: Option<Arc<str>>,
+    /// A method that is not a standard one.
+    method: Option<Method>,
 }
 
-/// A method that takes less space than [`Method`].
-#[derive(Clone, PartialEq)]
-enum CompactMethod {
-    /// A standard method, by its index in [`USUAL`].
-    Usual(u8),
-    Other(Box<Method>),
+impl RareMetadata {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
-static USUAL: [Method; 9] = [
+/// A standard method, by its position in [`STANDARD`], counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct StandardMethod(NonZeroU8);
+
+static STANDARD: [Method; 9] = [
     Method::POST,
     Method::PUT,
     Method::PATCH,
@@ -41,34 +51,14 @@ static USUAL: [Method; 9] = [
     Method::TRACE,
 ];
 
-impl From<Method> for CompactMethod {
-    fn from(method: Method) -> Self {
-        match USUAL.iter().position(|usual| *usual == method) {
-            Some(place) => Self::Usual(place as u8),
-            None => Self::Other(Box::new(method)),
-        }
-    }
-}
-
-impl CompactMethod {
-    fn method(&self) -> &Method {
-        match self {
-            Self::Usual(place) => &USUAL[usize::from(*place)],
-            Self::Other(method) => method,
-        }
+impl StandardMethod {
+    fn from_method(method: &Method) -> Option<Self> {
+        let place = STANDARD.iter().position(|standard| standard == method)?;
+        NonZeroU8::new(place as u8 + 1).map(Self)
     }
 
-    fn heap_bytes(&self) -> usize {
-        match self {
-            Self::Usual(_) => 0,
-            Self::Other(method) => size_of::<Method>() + method.as_str().len(),
-        }
-    }
-}
-
-impl fmt::Debug for CompactMethod {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.method().fmt(f)
+    fn method(self) -> &'static Method {
+        &STANDARD[usize::from(self.0.get()) - 1]
     }
 }
 
@@ -100,43 +90,73 @@ impl Metadata {
         expires_at, with_expires_at, "expires";
     }
 
+    /// Sets when the operation was accepted and last changed.
+    pub(crate) fn with_times_of_creation(mut self, at: SystemTime) -> Self {
+        let at = Some(at.into());
+        (self.created_at, self.updated_at) = (at, at);
+        self
+    }
+
     /// Returns the progress.
     #[must_use]
     pub fn progress(&self) -> Option<&Progress> {
-        self.progress.as_deref()
+        self.rare.as_ref()?.progress.as_deref()
     }
 
     /// Sets the progress.
     #[must_use]
-    pub fn with_progress(mut self, progress: Progress) -> Self {
-        self.progress = Some(Box::new(progress));
-        self
+    pub fn with_progress(self, progress: Progress) -> Self {
+        self.with_rare(|rare| rare.progress = Some(Box::new(progress)))
     }
 
     /// Returns the method of the accepted request.
     #[must_use]
     pub fn method(&self) -> Option<&Method> {
-        self.method.as_ref().map(CompactMethod::method)
+        match self.method {
+            Some(standard) => Some(standard.method()),
+            None => self.rare.as_ref()?.method.as_ref(),
+        }
     }
 
     /// Sets the method of the accepted request.
     #[must_use]
     pub fn with_method(mut self, method: Method) -> Self {
-        self.method = Some(method.into());
-        self
+        self.method = StandardMethod::from_method(&method);
+        match self.method {
+            Some(_) if self.rare.is_none() => self,
+            Some(_) => self.with_rare(|rare| rare.method = None),
+            None => self.with_rare(|rare| rare.method = Some(method)),
+        }
     }
 
     /// Returns the name that the application gave to this kind of operation.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
-        self.name.as_deref()
+        self.rare.as_ref()?.name.as_deref()
     }
 
     /// Sets the name of this kind of operation.
     #[must_use]
-    pub fn with_name(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.name = Some(name.into());
+    pub fn with_name(self, name: impl Into<Arc<str>>) -> Self {
+        self.with_rare(|rare| rare.name = Some(name.into()))
+    }
+
+    /// Changes the parts that few operations have.
+    fn with_rare(mut self, change: impl FnOnce(&mut RareMetadata)) -> Self {
+        let rare = Arc::make_mut(self.rare.get_or_insert_default());
+        change(rare);
+        if rare.is_empty() {
+            self.rare = None;
+        }
         self
+    }
+
+    /// Replaces the progress, also by none.
+    fn replacing_progress(self, progress: Option<Progress>) -> Self {
+        match (&self.rare, &progress) {
+            (None, None) => self,
+            _ => self.with_rare(|rare| rare.progress = progress.map(Box::new)),
+        }
     }
 
     /// Returns the time of the last change in milliseconds after 1970; 0 if it is unknown.
@@ -157,9 +177,9 @@ impl Metadata {
             started_at: self.started_at.filter(|_| had_started),
             finished_at: None,
             expires_at: None,
-            progress: progress.map(Box::new),
             ..self.clone()
         }
+        .replacing_progress(progress)
     }
 
     /// Returns the metadata from when the operation was accepted.
@@ -167,10 +187,11 @@ impl Metadata {
         Self {
             created_at: self.created_at,
             updated_at: self.created_at,
-            method: self.method.clone(),
-            name: self.name.clone(),
+            method: self.method,
+            rare: self.rare.clone(),
             ..Self::default()
         }
+        .replacing_progress(None)
     }
 
     /// Records the time of the transition to `state`.
@@ -186,9 +207,11 @@ impl Metadata {
 
     /// Returns the size on the heap in bytes.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let progress = self.progress.as_ref();
-        let method = self.method.as_ref();
-        progress.map_or(0, |progress| size_of::<Progress>() + progress.heap_bytes())
-            + method.map_or(0, CompactMethod::heap_bytes)
+        let Some(rare) = &self.rare else { return 0 };
+        let progress = rare.progress.as_ref();
+        let method = rare.method.as_ref();
+        size_of::<RareMetadata>()
+            + progress.map_or(0, |progress| size_of::<Progress>() + progress.heap_bytes())
+            + method.map_or(0, |method| method.as_str().len())
     }
 }

@@ -6,7 +6,9 @@ use super::RecordedResponse;
 
 /// A result that can be sent to clients: a [`RecordedResponse`], which is replayed, or any
 /// `Serialize` type, which is written as JSON.
-pub trait Payload: Send + Sync + 'static {
+///
+/// Every read clones the result. Wrap a large type in an `Arc`.
+pub trait Payload: Clone + Send + Sync + 'static {
     /// Returns the result in the form in which it is sent.
     fn view(&self) -> PayloadView<'_>;
 }
@@ -37,7 +39,7 @@ impl<T: Serialize> ToJson for T {
     }
 }
 
-impl<T: Serialize + Send + Sync + 'static> Payload for T {
+impl<T: Clone + Serialize + Send + Sync + 'static> Payload for T {
     fn view(&self) -> PayloadView<'_> {
         PayloadView::Json(self)
     }

@@ -1,6 +1,6 @@
 mod members;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use serde_json::{Map, Value};
@@ -9,7 +9,7 @@ use self::members::STANDARD;
 use super::BufferedBody;
 
 /// A description of an error after RFC 9457 (*Problem Details for HTTP APIs*), with
-/// extension members.
+/// extension members. Clones share the members.
 ///
 /// A problem is unchanged by a round trip through JSON. Deserialization ignores members
 /// whose value has a type other than section 3.1 defines, as that section requires. `type`
@@ -33,7 +33,7 @@ use super::BufferedBody;
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Problem(Box<Members>);
+pub struct Problem(Arc<Members>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Members {
@@ -52,7 +52,7 @@ impl Problem {
     /// Creates a problem with this status, and the reason phrase of the status as title.
     #[must_use]
     pub fn new(status: StatusCode) -> Self {
-        Self(Box::new(Members {
+        Self(Arc::new(Members {
             title: status.canonical_reason().map(Into::into),
             status: Some(status),
             ..Members::default()
@@ -62,35 +62,35 @@ impl Problem {
     /// Sets `type`, a URI reference.
     #[must_use]
     pub fn with_type(mut self, uri: impl Into<Box<str>>) -> Self {
-        self.0.kind = Some(uri.into());
+        self.members().kind = Some(uri.into());
         self
     }
 
     /// Sets `title`, which is the same for every problem of one type.
     #[must_use]
     pub fn with_title(mut self, title: impl Into<Box<str>>) -> Self {
-        self.0.title = Some(title.into());
+        self.members().title = Some(title.into());
         self
     }
 
     /// Sets `status`.
     #[must_use]
     pub fn with_status(mut self, status: StatusCode) -> Self {
-        self.0.status = Some(status);
+        self.members().status = Some(status);
         self
     }
 
     /// Sets `detail`, the explanation of this occurrence.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<Box<str>>) -> Self {
-        self.0.detail = Some(detail.into());
+        self.members().detail = Some(detail.into());
         self
     }
 
     /// Sets `instance`, a URI reference that names this occurrence.
     #[must_use]
     pub fn with_instance(mut self, uri: impl Into<Box<str>>) -> Self {
-        self.0.instance = Some(uri.into());
+        self.members().instance = Some(uri.into());
         self
     }
 
@@ -100,7 +100,7 @@ impl Problem {
     pub fn with(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         let name = name.into();
         if !STANDARD.contains(&name.as_str()) {
-            self.0.extensions.insert(name, value.into());
+            self.members().extensions.insert(name, value.into());
         }
         self
     }
@@ -190,7 +190,7 @@ impl Problem {
     pub fn into_response(mut self) -> Response<BufferedBody> {
         let status = self.error_status();
         // RFC 9457, section 3.1.2: the member equals the status of the response.
-        if let Some(said) = &mut self.0.status {
+        if let Some(said) = &mut self.members().status {
             *said = status;
         }
         let mut response = Response::new(BufferedBody::from(self.to_json()));
@@ -210,6 +210,11 @@ impl Problem {
         // Serialization cannot fail: the problem is strings, a number and JSON values under
         // string keys.
         serde_json::to_vec(self).unwrap_or_else(|_| b"{}".to_vec())
+    }
+
+    /// Returns the members for a change. Clones of the problem keep theirs.
+    fn members(&mut self) -> &mut Members {
+        Arc::make_mut(&mut self.0)
     }
 
     /// Returns the approximate size on the heap in bytes.

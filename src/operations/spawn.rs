@@ -198,7 +198,7 @@ async fn created<R>(
     new: NewOperation,
     admitted: AdmissionPermit,
     tell: oneshot::Sender<Result<(), SpawnError>>,
-) -> Option<(Arc<Record<RecordedResponse>>, AdmissionPermit)>
+) -> Option<(Record<RecordedResponse>, AdmissionPermit)>
 where
     R: Lease<Output = RecordedResponse>,
 {

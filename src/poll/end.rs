@@ -1,7 +1,5 @@
 //! Canceling live operations, and deleting terminal ones.
 
-use std::sync::Arc;
-
 use http::{Response, header::ETAG, request::Parts};
 
 use super::{
@@ -58,7 +56,7 @@ pub(super) async fn delete<S: Store>(
 
 enum EndAnswer<T> {
     /// The operation was canceled, or had ended before where the dialect treats that as success.
-    Canceled(Arc<Record<T>>),
+    Canceled(Record<T>),
     Deleted,
 }
 
@@ -187,7 +185,7 @@ async fn delete_at<S: Store>(
     }
 }
 
-type FoundToEnd<S> = (Arc<Record<<S as Store>::Output>>, Version, EndCapability<S>);
+type FoundToEnd<S> = (Record<<S as Store>::Output>, Version, EndCapability<S>);
 
 async fn found<S: Store>(
     settings: &Settings<S>,

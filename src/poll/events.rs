@@ -28,12 +28,12 @@ static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 pub(super) fn events<S: Store>(
     settings: &Arc<Settings<S>>,
     parts: Parts,
-    record: Arc<Record<S::Output>>,
+    record: Record<S::Output>,
 ) -> Response<PollBody> {
     let seen = parts.headers.get(&LAST_EVENT_ID).map(HeaderValue::as_bytes);
     let untold = match seen {
         Some(seen) => missed(&record, seen),
-        None => VecDeque::from([Arc::clone(&record)]),
+        None => VecDeque::from([record.clone()]),
     };
     if untold.is_empty() && record.operation().state().is_terminal() {
         // This response stops the client from reconnecting.
@@ -79,15 +79,15 @@ struct EventStream<S: Store> {
     settings: Arc<Settings<S>>,
     parts: Parts,
     /// The record that was last read.
-    record: Arc<Record<S::Output>>,
+    record: Record<S::Output>,
     /// The records that have not been sent yet.
-    untold: VecDeque<Arc<Record<S::Output>>>,
+    untold: VecDeque<Record<S::Output>>,
     _held: HeldPoll,
 }
 
 /// Returns the records after the event `id`: all later ones, or the current record alone if
 /// the event is not of this record.
-fn missed<T>(record: &Arc<Record<T>>, id: &[u8]) -> VecDeque<Arc<Record<T>>> {
+fn missed<T: Clone>(record: &Record<T>, id: &[u8]) -> VecDeque<Record<T>> {
     let is_seen = |record: &Record<T>| conditional::tag(record).as_bytes() == id;
     if is_seen(record) {
         return VecDeque::new();
@@ -98,11 +98,11 @@ fn missed<T>(record: &Arc<Record<T>>, id: &[u8]) -> VecDeque<Arc<Record<T>>> {
     events_of(remembered.into_iter().skip(since), record)
 }
 
-fn events_of<T>(
+fn events_of<T: Clone>(
     between: impl Iterator<Item = Record<T>>,
-    record: &Arc<Record<T>>,
-) -> VecDeque<Arc<Record<T>>> {
-    between.map(Arc::new).chain([Arc::clone(record)]).collect()
+    record: &Record<T>,
+) -> VecDeque<Record<T>> {
+    between.chain([record.clone()]).collect()
 }
 
 impl<S: Store> EventStream<S> {

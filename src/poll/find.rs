@@ -1,7 +1,5 @@
 //! Finding the operation of a request.
 
-use std::sync::Arc;
-
 use http::request::Parts;
 
 use super::{context::unavailable, settings::Settings, unknown::not_found};
@@ -11,7 +9,7 @@ use crate::{
     store::{Found, Owner, Record, Store},
 };
 
-pub(super) type FoundRecord<S> = Result<Arc<Record<<S as Store>::Output>>, ApiError>;
+pub(super) type FoundRecord<S> = Result<Record<<S as Store>::Output>, ApiError>;
 
 /// Returns the operation if the request may see it, from a store that never waits.
 #[inline]

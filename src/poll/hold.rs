@@ -1,6 +1,6 @@
 //! Holding a poll until there is a change to report.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use http::request::Parts;
 use tokio::time::Instant;
@@ -25,7 +25,7 @@ pub(super) enum HoldUntil {
 pub(super) async fn hold<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
-    mut record: Arc<Record<S::Output>>,
+    mut record: Record<S::Output>,
     until: HoldUntil,
     wait: Duration,
 ) -> Found<S::Output> {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     operation::{BufferedBody, OperationId, RecordedResponse},
-    store::Record,
+    store::{NewOperation, Placed, Record},
 };
 
 /// An accepted request whose operation exists and has not run yet.
@@ -62,9 +62,24 @@ impl AcceptedRequest {
         Self::within(record, request, kept, span)
     }
 
+    /// Creates the request of an operation that was created at once.
+    pub(crate) fn from_new(
+        new: &NewOperation,
+        placed: Placed,
+        request: Box<BufferedRequest>,
+        cause: &Span,
+    ) -> Self {
+        let span = operation_span(&new.id, &request.parts, cause);
+        let work = RunContext::new(new.id.clone(), new.token, 1)
+            .kept(new.request.is_some())
+            .started(new.is_running)
+            .placed(Some(placed));
+        Self::of_context(work, request, span)
+    }
+
     fn within(
         record: &Record<RecordedResponse>,
-        mut request: Box<BufferedRequest>,
+        request: Box<BufferedRequest>,
         kept: bool,
         span: Span,
     ) -> Self {
@@ -73,7 +88,11 @@ impl AcceptedRequest {
         let is_started = record.started_by() == Some(record.token());
         let attempt = record.attempts() + u32::from(!is_started);
         let work = RunContext::new(id, record.token(), attempt);
-        let work = Arc::new(work.kept(kept).started(is_started));
+        Self::of_context(work.kept(kept).started(is_started), request, span)
+    }
+
+    fn of_context(work: RunContext, mut request: Box<BufferedRequest>, span: Span) -> Self {
+        let work = Arc::new(work);
         request
             .parts
             .extensions

@@ -45,6 +45,18 @@ impl Panicked {
     }
 }
 
+/// Calls a function, and turns its panic into `None`.
+pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(output) => Some(output),
+        // The panic hook has already printed the message.
+        Err(payload) => {
+            Panicked(payload).forget();
+            None
+        }
+    }
+}
+
 impl<F> CatchPanic<F> {
     pub(super) fn new(inner: F) -> Self {
         Self { inner }

@@ -89,7 +89,7 @@ fn lease_handle(record: &Record<RecordedResponse>) -> LeaseHandle {
 pub(crate) struct Departure<'a, R> {
     pub(crate) node: &'a Arc<Runtime<R>>,
     /// The record of the operation, which this node holds.
-    pub(crate) record: Arc<Record<RecordedResponse>>,
+    pub(crate) record: Record<RecordedResponse>,
     /// The stored form of the request, if it is stored.
     pub(crate) stored: Option<Bytes>,
     /// The place in flight, kept until the result is certain.

@@ -106,7 +106,7 @@ impl InFlight {
                 return DrainStep::Look(over + TO_RECORD);
             }
             None if !is_idle => {
-                let calls = running.calls.iter().map(|(_, entry)| entry);
+                let calls = running.calls.values();
                 let untold = running.live.iter().chain(calls);
                 let untold = untold.filter(|entry| !entry.work.is_stopped());
                 // Each run is told of the drain by its grace before the deadline.

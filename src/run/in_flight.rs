@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use slab::Slab;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +21,7 @@ use super::{
 };
 use crate::{
     operation::OperationId,
+    slots::{Slot, Slots},
     store::{
         LeaseHandle, Owner,
         wait::{WaitCell, Waiter},
@@ -59,7 +59,7 @@ pub(super) struct RunningState {
     /// The deadline that the sweep waits for; `None` if it waits for a first one.
     swept_at: Option<Instant>,
     /// Awaited calls that may still be answered directly.
-    pub(super) calls: Slab<LiveRun>,
+    pub(super) calls: Slots<LiveRun>,
     /// The state of the drain, set once a drain begins.
     pub(super) draining: Option<DrainState>,
 }
@@ -391,7 +391,7 @@ impl Drop for LiveGuard {
 #[derive(Debug)]
 pub(super) struct WaitedCall {
     in_flight: Arc<InFlight>,
-    key: usize,
+    key: Slot,
 }
 
 impl Drop for WaitedCall {

@@ -4,13 +4,13 @@ use std::{hash::BuildHasher, sync::Arc, time::Duration};
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
-use slab::Slab;
 use tokio::time::Instant;
 
 use super::run_context::RunContext;
 use crate::{
-    deadline_lists::{DeadlineLists, ListEntry, ListLinks, Slot},
+    deadline_lists::{DeadlineLists, ListEntry, ListLinks},
     operation::OperationId,
+    slots::{Slot, Slots},
     store::FencingToken,
 };
 
@@ -63,7 +63,7 @@ pub(super) type Ticket = Slot;
 /// token.
 #[derive(Debug, Default)]
 pub(super) struct LiveRuns {
-    runs: Slab<LiveRun>,
+    runs: Slots<LiveRun>,
     /// The tickets, hashed by id: all runs of one id have the same hash.
     tickets: HashTable<Ticket>,
     hasher: RandomState,
@@ -78,7 +78,7 @@ impl LiveRuns {
         if self.find(hash, &run.work.id, run.work.token()).is_some() {
             return None;
         }
-        let ticket = self.runs.insert(run) as Ticket;
+        let ticket = self.runs.insert(run);
         let Self {
             runs,
             tickets,
@@ -86,7 +86,7 @@ impl LiveRuns {
             ..
         } = self;
         tickets.insert_unique(hash, ticket, |ticket| {
-            hasher.hash_one(&runs[*ticket as usize].work.id)
+            hasher.hash_one(&runs[*ticket].work.id)
         });
         Some(ticket)
     }
@@ -94,7 +94,9 @@ impl LiveRuns {
     /// Removes a run.
     pub(super) fn remove(&mut self, ticket: Ticket) {
         self.deadlines.remove(&mut self.runs, ticket);
-        let run = self.runs.remove(ticket as usize);
+        let Some(run) = self.runs.remove(ticket) else {
+            return;
+        };
         let hash = self.hasher.hash_one(&run.work.id);
         if let Ok(found) = self.tickets.find_entry(hash, |other| *other == ticket) {
             found.remove();
@@ -105,7 +107,7 @@ impl LiveRuns {
     /// deadline with this span.
     pub(super) fn set_deadline(&mut self, ticket: Ticket, at: Instant, span: Duration) -> bool {
         self.deadlines.remove(&mut self.runs, ticket);
-        self.runs[ticket as usize].deadline = Some(at);
+        self.runs[ticket].deadline = Some(at);
         self.deadlines.insert(&mut self.runs, ticket, span)
     }
 
@@ -116,7 +118,7 @@ impl LiveRuns {
             match self.deadlines.first(&self.runs) {
                 Some((at, ticket)) if at <= Some(now) => {
                     self.deadlines.remove(&mut self.runs, ticket);
-                    overdue.push(Arc::clone(&self.runs[ticket as usize].work));
+                    overdue.push(Arc::clone(&self.runs[ticket].work));
                 }
                 next => return (overdue, next.and_then(|(at, _)| at)),
             }
@@ -128,24 +130,21 @@ impl LiveRuns {
     }
 
     fn find(&self, hash: u64, id: &OperationId, token: FencingToken) -> Option<&LiveRun> {
-        let work = |ticket: &Ticket| &self.runs[*ticket as usize].work;
+        let work = |ticket: &Ticket| &self.runs[*ticket].work;
         let is_it = |ticket: &Ticket| work(ticket).id == *id && work(ticket).token() == token;
-        self.runs.get(*self.tickets.find(hash, is_it)? as usize)
+        self.runs.get(*self.tickets.find(hash, is_it)?)
     }
 
     /// Returns the runs of one operation, or of several operations that had the same id one
     /// after another.
     pub(super) fn with_id<'a>(&'a self, id: &'a OperationId) -> impl Iterator<Item = &'a LiveRun> {
         let hash = self.hasher.hash_one(id);
-        let runs = self
-            .tickets
-            .iter_hash(hash)
-            .map(|it| &self.runs[*it as usize]);
+        let runs = self.tickets.iter_hash(hash).map(|it| &self.runs[*it]);
         runs.filter(|run| run.work.id == *id)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &LiveRun> {
-        self.runs.iter().map(|(_, run)| run)
+        self.runs.values()
     }
 
     pub(super) fn is_empty(&self) -> bool {

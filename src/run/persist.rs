@@ -16,7 +16,6 @@ use super::{
     Runtime,
     catch_panic::{CatchPanic, Panicked},
     heartbeat,
-    now_or_never::now_or_never,
     run_context::RunContext,
     timeout::Timeout,
 };
@@ -58,24 +57,6 @@ where
 {
     let asked = ask_until_certain(node.in_flight.abandoned(), Some(&work.id), ask);
     Box::pin(heartbeat::beating_while(node, work, asked)).await
-}
-
-/// Asks a store that never waits, in place. Returns `None` if the store may wait, or if its
-/// answer is not certain.
-pub(crate) fn ask_in_place<R, T>(
-    node: &Runtime<R>,
-    asked: impl Future<Output = Result<T, StoreError>>,
-) -> Option<Result<T, StoreError>>
-where
-    R: Repository,
-{
-    if !node.store.never_waits() {
-        return None;
-    }
-    match now_or_never(CatchPanic::new(asked)).map(certain) {
-        Some(ControlFlow::Break(answer)) => Some(answer),
-        Some(ControlFlow::Continue(_)) | None => None,
-    }
 }
 
 /// Returns the answer of the store if it is certain, or the error that requires a retry.

@@ -5,14 +5,15 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
 };
 
+use tracing::level_filters::LevelFilter;
+
 use super::{
-    RunOutcome, Runtime, log_end,
-    persist::{ask_in_place, retry_until_certain_for},
+    RunOutcome, Runtime, catch_panic::catch_panic, log_end, persist::retry_until_certain_for,
     run_context::RunContext,
 };
 use crate::{
-    operation::{FailureKind, Outcome, RecordedResponse},
-    store::{Lease, Record, StoreError, Written},
+    operation::{FailureKind, OperationId, Outcome, RecordedResponse},
+    store::{Lease, StoreError, Written},
 };
 
 /// Writes the outcome until the store has answered or the node is abandoned.
@@ -28,23 +29,44 @@ pub(super) async fn record<R>(
 where
     R: Lease<Output = RecordedResponse>,
 {
-    crash_point!("finishing");
-    let progress = work.signals.unwritten_report();
-    let progress = progress.map(|(progress, _)| progress);
-    // Most outcomes are written at the first try. Clones of an outcome share its result.
-    let finish = (node.store).finish(&work.id, work.token(), outcome.clone(), progress);
-    if let Some(Ok(Written::Done(record))) = ask_in_place(node, finish) {
-        return Ok(recorded(work, &record));
+    if record_now(node, work, &outcome) {
+        return Ok(RunOutcome::Recorded(outcome.state()));
     }
     Box::pin(record_within(node, work, outcome, u32::MAX)).await
 }
 
-/// Notes and logs the end of the operation.
-fn recorded(work: &RunContext, record: &Record<RecordedResponse>) -> RunOutcome {
+/// Records the outcome at once, where the operation was created at once. Returns whether it is
+/// recorded.
+fn record_now<R>(node: &Runtime<R>, work: &RunContext, outcome: &Outcome<RecordedResponse>) -> bool
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    // A report that is unwritten is written with the outcome.
+    let Some(placed) = work.placed.filter(|_| !work.signals.raised().has_report) else {
+        return false;
+    };
+    crash_point!("finishing");
+    let finish = || {
+        node.store
+            .finish_now(placed, &work.id, work.token(), outcome)
+    };
+    if !catch_panic(finish).unwrap_or(false) {
+        return false;
+    }
     crash_point!("finished");
-    log_end(record);
-    work.recorded(record.operation());
-    RunOutcome::Recorded(record.operation().state())
+    work.recorded_as(outcome);
+    if LevelFilter::current() != LevelFilter::OFF {
+        log_end_of(node, &work.id);
+    }
+    true
+}
+
+/// Logs the end of an operation in a store that answers at once.
+#[cold]
+fn log_end_of<R: Lease>(node: &Runtime<R>, id: &OperationId) {
+    if let Some(Some(Ok(Some(record)))) = catch_panic(|| node.store.get_now(id)) {
+        log_end(&record);
+    }
 }
 
 /// Does the same with a bound: after this many refusals of both outcomes, the last refusal is
@@ -102,7 +124,13 @@ where
         }
     });
     match written.await {
-        Ok(Written::Done(record)) => Ok(recorded(work, &record)),
+        Ok(Written::Done(record)) => {
+            crash_point!("finished");
+            let state = record.operation().state();
+            log_end(&record);
+            work.recorded(record.operation());
+            Ok(RunOutcome::Recorded(state))
+        }
         Ok(Written::Lost(record)) => {
             tracing::debug!(%id, "operation already ended, outcome dropped");
             work.recorded(record.operation());

@@ -105,7 +105,7 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         B::Error: Into<BoxError> + Send,
     {
         self.node.allow_reruns(attempts);
-        let go = move |node: Arc<Runtime<R>>, limits, record: Arc<Record<_>>, request: Bytes| {
+        let go = move |node: Arc<Runtime<R>>, limits, record: Record<_>, request: Bytes| {
             let accepted = restored(&node, &record, &request)?;
             let app = app.clone();
             tokio::spawn(operate(node, limits, app, Readiness::Unknown, accepted));
@@ -129,7 +129,7 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         self.node.allow_reruns(attempts);
         let go = |node: Arc<Runtime<R>>,
                   limits: RunLimits,
-                  record: Arc<Record<RecordedResponse>>,
+                  record: Record<RecordedResponse>,
                   request| {
             if is_late(&record, &limits) {
                 return Err(FailureKind::TimedOut);

@@ -12,8 +12,8 @@ use super::{
     signals::{RunSignals, StopCause},
 };
 use crate::{
-    operation::{Failure, FailureKind, Operation, OperationId, Progress},
-    store::{FencingToken, LeaseHandle},
+    operation::{Failure, FailureKind, Operation, OperationId, Outcome, Progress},
+    store::{FencingToken, LeaseHandle, Placed},
 };
 
 /// The state that is shared by the task of a run, its handler and its node.
@@ -26,6 +26,8 @@ pub(crate) struct RunContext {
     pub(crate) attempt: u32,
     /// Whether the store has everything that a rerun needs.
     pub(super) kept: bool,
+    /// The place of the operation in its store, if it was created at once.
+    pub(super) placed: Option<Placed>,
     /// Whether the store has counted the attempt, or may have.
     is_started: AtomicBool,
     /// Whether a hint was received that the operation was ended or reclaimed from outside.
@@ -56,6 +58,7 @@ impl RunContext {
             token: AtomicU64::new(token.get()),
             attempt,
             kept: false,
+            placed: None,
             is_started: AtomicBool::new(false),
             is_told: AtomicBool::new(false),
             ended: OnceLock::new(),
@@ -76,6 +79,11 @@ impl RunContext {
             is_started: AtomicBool::new(is_started),
             ..self
         }
+    }
+
+    /// Sets the place of the operation in its store.
+    pub(super) fn placed(self, placed: Option<Placed>) -> Self {
+        Self { placed, ..self }
     }
 
     pub(super) fn lease_handle(&self) -> LeaseHandle {
@@ -150,6 +158,16 @@ impl RunContext {
     pub(super) fn recorded<T>(&self, operation: &Operation<T>) {
         self.end(match operation.failure().and_then(Failure::kind) {
             Some(FailureKind::Interrupted) => RunEnded::Interrupted,
+            _ => RunEnded::ByItself,
+        });
+    }
+
+    /// Notes the recorded outcome of the operation.
+    pub(super) fn recorded_as<T>(&self, outcome: &Outcome<T>) {
+        self.end(match outcome {
+            Outcome::Failed(failure) if failure.kind() == Some(FailureKind::Interrupted) => {
+                RunEnded::Interrupted
+            }
             _ => RunEnded::ByItself,
         });
     }

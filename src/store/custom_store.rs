@@ -1,8 +1,8 @@
-use std::{collections::HashMap, sync::Mutex, sync::Arc, time::{Duration, SystemTime}};
+use std::{collections::HashMap, sync::Mutex, time::{Duration, SystemTime}};
 use tower_operations::{OperationId, Outcome, Progress, RecordedResponse, store::*};
 
 pub struct MapStore {
-    records: Mutex<HashMap<OperationId, Arc<Record<RecordedResponse>>>>,
+    records: Mutex<HashMap<OperationId, Record<RecordedResponse>>>,
     ttl: Duration,
 }
 
@@ -31,7 +31,7 @@ impl MapStore {
         };
         Ok(match step(slot) {
             Step::Next(next) => {
-                *slot = Arc::new(next);
+                *slot = next;
                 Written::Done(slot.clone())
             }
             Step::Done => Written::Done(slot.clone()),
@@ -43,7 +43,7 @@ impl MapStore {
 impl Store for MapStore {
     type Output = RecordedResponse;
 
-    async fn get(&self, id: &OperationId) -> Result<Option<Arc<Record<RecordedResponse>>>> {
+    async fn get(&self, id: &OperationId) -> Result<Option<Record<RecordedResponse>>> {
         let map = self.records.lock().unwrap();
         Ok(map.get(id).filter(|record| is_there(record)).cloned())
     }
@@ -51,12 +51,8 @@ impl Store for MapStore {
 
 impl Repository for MapStore {
     /// No call waits, so callers need no task to wait in.
-    fn never_waits(&self) -> bool {
-        true
-    }
-
     async fn create(&self, new: NewOperation) -> Result<Created<RecordedResponse>> {
-        let record = Arc::new(Record::create(&new, SystemTime::now()));
+        let record = Record::create(&new, SystemTime::now());
         let mut map = self.records.lock().unwrap();
         Ok(match map.get(&new.id).filter(|record| is_there(record)) {
             None => {

@@ -73,11 +73,11 @@ pub enum Reservation<T> {
     InProgress,
     /// The same request created this operation. The record may lack its result;
     /// [`Store::get`](super::Store::get) reads the result.
-    Operation(Arc<Record<T>>),
+    Operation(Record<T>),
     /// The same request created this operation, which was [deleted] before it expired.
     ///
     /// [deleted]: super::Repository::delete
-    Deleted(Arc<Record<T>>),
+    Deleted(Record<T>),
     /// The same request was answered early, with this answer.
     Answered(Arc<T>),
     /// A different request came with this key.

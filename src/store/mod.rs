@@ -85,6 +85,8 @@ pub use memory::MemoryStore;
 pub use names::{FencingToken, NodeId, Owner, Version};
 pub use record::{Record, Step};
 pub use repository::{Created, Repository, Written};
-pub use requests::{Cursor, LeaseConfig, LeaseHandle, ListQuery, NewOperation, Page, Reclaimed};
+pub use requests::{
+    Cursor, LeaseConfig, LeaseHandle, ListQuery, NewOperation, Page, Placed, Reclaimed,
+};
 pub(crate) use traits::{BoxFuture, Found};
 pub use traits::{IdempotencyKeys, Lease, List, Purge, Store, Watch};

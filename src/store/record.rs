@@ -19,16 +19,24 @@ use crate::operation::{Failure, FailureKind, Metadata, Operation, Outcome, Snaps
 /// The conditional changes of the laws are pure functions from one record to the next. A
 /// store obeys laws 2, 3, 4 and 6 if it reads a record, takes one of these steps and writes
 /// the successor in one atomic act.
+///
+/// A record is a small value. A clone copies the result `T` and shares everything else.
 #[derive(Debug, Clone)]
 pub struct Record<T> {
     operation: Operation<T>,
     version: Option<Version>,
-    owner: Option<Owner>,
     token: FencingToken,
     node: Option<NodeId>,
     attempts: u32,
     /// The token of the holder that started the operation last.
     started_by: Option<FencingToken>,
+    /// The parts that few operations have; `None` if there are none. Clones share them.
+    rare: Option<Arc<RareParts>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct RareParts {
+    owner: Option<Owner>,
     history: History,
 }
 
@@ -36,7 +44,7 @@ impl<T: PartialEq> PartialEq for Record<T> {
     fn eq(&self, other: &Self) -> bool {
         self.operation == other.operation
             && self.version == other.version
-            && self.owner == other.owner
+            && self.owner() == other.owner()
             && (self.token, &self.node) == (other.token, &other.node)
             && (self.attempts, self.started_by) == (other.attempts, other.started_by)
             && self.history() == other.history()
@@ -65,13 +73,13 @@ impl<T> Record<T> {
         Self {
             operation: Operation::from_parts(new.id.clone(), Snapshot { status, metadata }),
             version: Some(Version::FIRST),
-            owner: new.owner.clone(),
             token: new.token,
             node: new.lease.as_ref().map(|lease| lease.node.clone()),
             attempts: u32::from(new.is_running),
             started_by: new.is_running.then_some(new.token),
-            history: History::default(),
+            rare: None,
         }
+        .with_owner(new.owner.clone())
     }
 
     /// Returns the record of an operation that is only read: without a version, an owner or
@@ -81,13 +89,13 @@ impl<T> Record<T> {
         Self {
             operation,
             version: None,
-            owner: None,
             token: FencingToken::NONE,
             node: None,
             attempts: 0,
             started_by: None,
-            history: History::new(Vec::new()),
+            rare: None,
         }
+        .with_history(Vec::new())
     }
 
     /// Returns a record restored from stored data, so far without an owner, a holder or a
@@ -102,8 +110,11 @@ impl<T> Record<T> {
 
     /// Sets the owner.
     #[must_use]
-    pub fn with_owner(self, owner: Option<Owner>) -> Self {
-        Self { owner, ..self }
+    pub fn with_owner(mut self, owner: Option<Owner>) -> Self {
+        if owner.is_some() || self.rare.is_some() {
+            self.rare().owner = owner;
+        }
+        self
     }
 
     /// Sets the latest holder.
@@ -129,11 +140,19 @@ impl<T> Record<T> {
     /// Sets the earlier versions, the oldest first, up to the one before the current
     /// version. The latest part of a long history is kept.
     #[must_use]
-    pub fn with_history(self, past: Vec<PastVersion>) -> Self {
-        Self {
-            history: History::new(past),
-            ..self
-        }
+    pub fn with_history(mut self, past: Vec<PastVersion>) -> Self {
+        self.rare().history = History::new(past);
+        self
+    }
+
+    /// Returns the rare parts for a change. Clones of the record keep theirs.
+    fn rare(&mut self) -> &mut RareParts {
+        Arc::make_mut(self.rare.get_or_insert_default())
+    }
+
+    /// Returns whether the times of the operation determine its history.
+    fn is_history_implied(&self) -> bool {
+        (self.rare.as_ref()).is_none_or(|rare| rare.history.is_implied_by_times())
     }
 
     /// Returns the operation.
@@ -151,7 +170,7 @@ impl<T> Record<T> {
     /// Returns the owner.
     #[must_use]
     pub fn owner(&self) -> Option<&Owner> {
-        self.owner.as_ref()
+        self.rare.as_ref()?.owner.as_ref()
     }
 
     /// Returns the token of the latest holder.
@@ -215,12 +234,11 @@ impl<T> Record<T> {
                 Snapshot { status, metadata },
             ),
             version: self.version,
-            owner: self.owner.clone(),
             token: self.token,
             node: self.node.clone(),
             attempts: self.attempts,
             started_by: self.started_by,
-            history: self.history.clone(),
+            rare: self.rare.clone(),
         }
     }
 }

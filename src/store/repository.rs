@@ -1,6 +1,6 @@
-use std::{future::Future, sync::Arc};
+use std::future::Future;
 
-use super::{FencingToken, NewOperation, Record, Reservation, Store, StoreError, Version};
+use super::{FencingToken, NewOperation, Placed, Record, Reservation, Store, StoreError, Version};
 use crate::operation::{OperationId, Outcome, Progress};
 
 /// Writes operations, each change conditional.
@@ -29,13 +29,27 @@ use crate::operation::{OperationId, Outcome, Progress};
 ///
 /// [`Record`] implements these changes as pure functions.
 pub trait Repository: Store {
-    /// Returns whether every call completes when first polled, as in memory, except calls
-    /// that wait for an event. The layer then calls the store in place, which saves a task,
-    /// a timer and a future on the heap. The store must not block, because the connection
-    /// waits for it.
+    /// Creates the operation as [`create`](Self::create) does, at once, in a store that never
+    /// has to wait. The layer then needs no task and no future for it. Returns the place of a
+    /// new operation. `None` says nothing: call `create`.
     ///
-    /// A call that waits nevertheless is dropped, and repeated where it can wait.
-    fn never_waits(&self) -> bool {
+    /// The store must not block, because the connection waits for it.
+    fn create_now(&self, new: &NewOperation) -> Option<Placed> {
+        let _ = new;
+        None
+    }
+
+    /// Records the outcome as [`finish`](Self::finish) does, at once. `placed` is the place that
+    /// [`create_now`](Self::create_now) returned. Returns whether this call recorded the outcome.
+    /// `false` says nothing: call `finish`.
+    fn finish_now(
+        &self,
+        placed: Placed,
+        id: &OperationId,
+        token: FencingToken,
+        outcome: &Outcome<Self::Output>,
+    ) -> bool {
+        let _ = (placed, id, token, outcome);
         false
     }
 
@@ -117,10 +131,10 @@ pub trait Repository: Store {
 #[non_exhaustive]
 pub enum Created<T> {
     /// The operation is new. The record's token is the creator's.
-    New(Arc<Record<T>>),
+    New(Record<T>),
     /// The same owner has created the operation before. The record may lack its result,
     /// which the answer to a repeated request does not need; [`Store::get`] reads it.
-    Existing(Arc<Record<T>>),
+    Existing(Record<T>),
     /// Another owner has an operation with this id.
     IdTaken,
     /// The key does not stand for an existing operation. It stands for another request, an
@@ -133,9 +147,9 @@ pub enum Created<T> {
 pub enum Written<T> {
     /// The write happened, now or in an earlier identical call. This is the record after
     /// the write; after a [`Repository::delete`], it is the deleted record.
-    Done(Arc<Record<T>>),
+    Done(Record<T>),
     /// The condition did not hold. This is the current record.
-    Lost(Arc<Record<T>>),
+    Lost(Record<T>),
     /// The operation does not exist.
     Gone,
 }

@@ -1,6 +1,9 @@
 //! Arguments of store calls, and some of their results.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http::Method;
@@ -131,6 +134,25 @@ impl NewOperation {
     }
 }
 
+/// The place of an operation that was [created at once](super::Repository::create_now), by
+/// which the store finds it without a search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Placed {
+    /// The time of the creation.
+    pub created_at: SystemTime,
+    /// The place, in a form that only the store knows.
+    pub place: u64,
+}
+
+impl Placed {
+    /// Returns the place of an operation that was created at this time.
+    #[must_use]
+    pub fn new(created_at: SystemTime, place: u64) -> Self {
+        Self { created_at, place }
+    }
+}
+
 /// The right of a node to run an operation, for a limited time. The default is a node with
 /// a generated name, and 30 seconds.
 #[derive(Debug, Clone)]
@@ -190,7 +212,7 @@ impl LeaseHandle {
 #[non_exhaustive]
 pub struct Reclaimed<T> {
     /// The operation. The record's token is that of the new holder.
-    pub record: Arc<Record<T>>,
+    pub record: Record<T>,
     /// The request that the operation was [created](NewOperation::with_request) with, to rerun
     /// it.
     pub request: Option<Bytes>,
@@ -199,7 +221,7 @@ pub struct Reclaimed<T> {
 impl<T> Reclaimed<T> {
     /// Returns a reclaimed operation with its stored request.
     #[must_use]
-    pub fn new(record: Arc<Record<T>>, request: Option<Bytes>) -> Self {
+    pub fn new(record: Record<T>, request: Option<Bytes>) -> Self {
         Self { record, request }
     }
 }
@@ -282,7 +304,7 @@ pub struct Cursor(pub Arc<str>);
 #[non_exhaustive]
 pub struct Page<T> {
     /// The operations, newest first.
-    pub records: Vec<Arc<Record<T>>>,
+    pub records: Vec<Record<T>>,
     /// The position where the next page begins; `None` on the last page.
     pub next: Option<Cursor>,
 }
@@ -290,7 +312,7 @@ pub struct Page<T> {
 impl<T> Page<T> {
     /// Returns a page, with the position where the next one begins.
     #[must_use]
-    pub fn new(records: Vec<Arc<Record<T>>>, next: Option<Cursor>) -> Self {
+    pub fn new(records: Vec<Record<T>>, next: Option<Cursor>) -> Self {
         Self { records, next }
     }
 }

@@ -1,4 +1,4 @@
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, time::Duration};
 
 use super::{
     FencingToken, Health, IdempotencyKey, LeaseConfig, LeaseHandle, ListQuery, NodeId, Owner, Page,
@@ -67,11 +67,11 @@ pub trait Store: Send + Sync + 'static {
 }
 
 /// Returns the record for a reader that acts for `owner`.
-fn readable<T>(record: Option<Arc<Record<T>>>, owner: Option<&Owner>) -> Option<Arc<Record<T>>> {
+fn readable<T>(record: Option<Record<T>>, owner: Option<&Owner>) -> Option<Record<T>> {
     let record = record?;
     Some(match record.owner() == owner {
         true => record,
-        false => Arc::new(record.without_result()),
+        false => record.without_result(),
     })
 }
 
@@ -79,7 +79,7 @@ fn readable<T>(record: Option<Arc<Record<T>>>, owner: Option<&Owner>) -> Option<
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The answer to a read.
-pub(crate) type Found<T> = Result<Option<Arc<Record<T>>>, StoreError>;
+pub(crate) type Found<T> = Result<Option<Record<T>>, StoreError>;
 
 /// Waits for changes.
 ///

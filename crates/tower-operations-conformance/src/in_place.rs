@@ -1,59 +1,144 @@
-//! Checks that a store which claims never to wait does not wait.
-
-use std::{
-    pin::pin,
-    task::{Context, Poll, Waker},
-};
+//! Checks that what a store does at once obeys the laws.
 
 use tower_operations::{
     operation::{Outcome, RecordedResponse},
-    store::{Created, Repository, StoreError},
+    store::{
+        Created, FencingToken, LeaseConfig, NewOperation, Placed, Repository, Version, Written,
+    },
 };
 
-use super::subject::{done, new_operation, ok, success};
+use super::subject::{Seen, law, new_operation, new_owner, ok, read, success};
 
-/// Checks a store that claims never to wait; any other store passes.
-pub(super) fn check<R>(store: &R)
+/// Checks a store that does something at once; any other store passes.
+pub(super) async fn check<R>(store: &R)
 where
     R: Repository<Output = RecordedResponse>,
 {
-    if !store.never_waits() {
+    let new = new_operation()
+        .with_owner(new_owner())
+        .with_lease(LeaseConfig::default())
+        .with_running();
+    let Some(placed) = store.create_now(&new) else {
+        return;
+    };
+    created(store, &new, placed).await;
+    let live = read(store, &new.id).await;
+    let outcome = success("done");
+
+    // Law 2: another holder writes nothing.
+    let other = FencingToken::random();
+    law!(
+        2,
+        !store.finish_now(placed, &new.id, other, &outcome),
+        "finish_now recorded the outcome of another holder"
+    );
+    law!(
+        2,
+        read(store, &new.id).await == live,
+        "another holder has changed the operation"
+    );
+
+    if !store.finish_now(placed, &new.id, new.token, &outcome) {
         return;
     }
-    let Created::New(record) = now("create", store.create(new_operation())) else {
-        panic!("an operation of a new id was not new");
-    };
-    let (id, token) = (record.operation().id(), record.token());
-    done(2, now("start", store.start(id, token)), "start");
-    done(
+    let ended = existing(store, &new).await;
+    law!(
         2,
-        now("report", store.report(id, token, Default::default())),
-        "report",
+        ended.operation().outcome() == Some(&outcome),
+        "finish_now recorded nothing: {ended:?}"
     );
-    let outcome = success("done");
-    let record = done(
-        2,
-        now("finish", store.finish(id, token, outcome, None)),
-        "finish",
+    law!(
+        4,
+        ended.version() == Some(Version::FIRST.next()),
+        "finish_now is a change: {ended:?}"
     );
-    let version = record.version().expect("a version");
-    done(2, now("delete", store.delete(id, version)), "delete");
+    law!(
+        8,
+        ended.operation().metadata().expires_at().is_some(),
+        "an operation that ended never expires: {ended:?}"
+    );
 
-    let Created::New(record) = now("create", store.create(new_operation())) else {
-        panic!("an operation of a new id was not new");
-    };
-    let (id, version) = (record.operation().id(), record.version());
-    let (version, canceled) = (version.expect("a version"), Outcome::Canceled);
-    done(
-        2,
-        now("force-finish", store.force_finish(id, version, canceled)),
-        "force-finish",
+    // Law 3: a terminal operation is never changed.
+    store.finish_now(placed, &new.id, new.token, &success("once more"));
+    law!(
+        3,
+        existing(store, &new).await == ended,
+        "finish_now has changed a result"
+    );
+    repeated(store, &new, outcome).await;
+    of_another_operation(store, &new, placed, ended).await;
+}
+
+/// Law 1: a create at once is a create.
+async fn created<R>(store: &R, new: &NewOperation, placed: Placed)
+where
+    R: Repository<Output = RecordedResponse>,
+{
+    let record = existing(store, new).await;
+    let wanted = Seen::create(new, placed.created_at);
+    law!(
+        1,
+        record == wanted,
+        "create_now created {record:?} instead of {wanted:?}"
+    );
+    law!(
+        1,
+        store.create_now(new).is_none(),
+        "an operation is new twice"
+    );
+    let again = ok(store.create(new.clone()).await);
+    law!(
+        1,
+        matches!(&again, Created::Existing(found) if *found == record),
+        "create finds {again:?} after create_now"
     );
 }
 
-fn now<T>(call: &str, future: impl Future<Output = Result<T, StoreError>>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(answer) => ok(answer),
-        Poll::Pending => panic!("never waits: {call} did"),
-    }
+/// A holder that repeats its write in the other way is told that it is done.
+async fn repeated<R>(store: &R, new: &NewOperation, outcome: Outcome<RecordedResponse>)
+where
+    R: Repository<Output = RecordedResponse>,
+{
+    let again = ok(store.finish(&new.id, new.token, outcome, None).await);
+    law!(
+        2,
+        matches!(again, Written::Done(_)),
+        "finish after finish_now is {again:?}"
+    );
+}
+
+/// A place does not outlive its operation.
+async fn of_another_operation<R>(store: &R, new: &NewOperation, placed: Placed, ended: Seen)
+where
+    R: Repository<Output = RecordedResponse>,
+{
+    let version = ended.version().expect("a version");
+    let deleted = ok(store.delete(&new.id, version).await);
+    law!(
+        3,
+        matches!(deleted, Written::Done(_)),
+        "delete is {deleted:?}"
+    );
+    let next = new_operation();
+    ok(store.create(next.clone()).await);
+    let outcome = success("late");
+    law!(
+        2,
+        !store.finish_now(placed, &new.id, new.token, &outcome),
+        "finish_now found a deleted operation"
+    );
+    let record = existing(store, &next).await;
+    law!(
+        2,
+        record.version() == Some(Version::FIRST),
+        "the place of a deleted operation changed another one: {record:?}"
+    );
+}
+
+async fn existing<R>(store: &R, new: &NewOperation) -> Seen
+where
+    R: Repository<Output = RecordedResponse>,
+{
+    let found = read(store, &new.id).await;
+    found.unwrap_or_else(|| panic!("law 1: {} was created at once and is not found", new.id))
 }

@@ -83,7 +83,7 @@ where
     Fut: Future<Output = R>,
 {
     let store = Arc::new(make(LONG).await);
-    in_place::check(&*store);
+    in_place::check(&*store).await;
     create::check(&store).await;
     holder::check(&store).await;
     outside::check(&store).await;

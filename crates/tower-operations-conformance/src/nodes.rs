@@ -1,10 +1,7 @@
 //! One store across several handles.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -58,7 +55,7 @@ impl<R> Nodes<R> {
     }
 }
 
-type FoundByNode = Result<Option<Arc<Record<RecordedResponse>>>, StoreError>;
+type FoundByNode = Result<Option<Record<RecordedResponse>>, StoreError>;
 
 impl<R: Store<Output = RecordedResponse>> Store for Nodes<R> {
     type Output = RecordedResponse;
@@ -85,10 +82,6 @@ impl<R: Store<Output = RecordedResponse>> Store for Nodes<R> {
 }
 
 impl<R: Repository<Output = RecordedResponse>> Repository for Nodes<R> {
-    fn never_waits(&self) -> bool {
-        self.handles.iter().all(Repository::never_waits)
-    }
-
     async fn create(&self, new: NewOperation) -> Result<Created<RecordedResponse>, StoreError> {
         self.next().create(new).await
     }

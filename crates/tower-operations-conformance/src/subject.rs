@@ -28,7 +28,7 @@ macro_rules! law {
 }
 pub(super) use law;
 
-pub(super) type Seen = Arc<Record<RecordedResponse>>;
+pub(super) type Seen = Record<RecordedResponse>;
 pub(super) type WriteAnswer = Written<RecordedResponse>;
 
 /// The time to live of a store in which nothing expires during a check.
@@ -180,7 +180,7 @@ pub(super) fn gone(law: u8, write: &WriteAnswer, what: &str) {
 /// Returns whether a create or a reservation that finds `record` may answer `found`: the
 /// same record, with or without its result.
 pub(super) fn may_be_found_as(found: &Seen, record: &Seen) -> bool {
-    found == record || **found == record.without_result()
+    found == record || *found == record.without_result()
 }
 
 #[track_caller]
@@ -297,7 +297,7 @@ impl SubjectHistory {
     pub(super) fn saw(&self, record: &Seen) {
         let version = version(record);
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = seen.entry(version).or_insert_with(|| Arc::clone(record));
+        let first = seen.entry(version).or_insert_with(|| record.clone());
         law!(
             4,
             first == record,

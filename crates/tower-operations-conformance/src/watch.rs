@@ -214,7 +214,7 @@ where
         let pending = create(&**store, new_operation()).await;
         // The writer comes a little earlier in every round.
         let tasks = together((0..4).map(|number| {
-            let (store, pending) = (Arc::clone(store), Arc::clone(&pending));
+            let (store, pending) = (store.clone(), pending.clone());
             async move {
                 if number == round % 4 {
                     for _ in 0..round / 4 % 8 {
@@ -249,13 +249,7 @@ where
     let pending = create(&**store, new_operation()).await;
     history.saw(&pending);
     let followers: Vec<_> = (0..4)
-        .map(|_| {
-            tokio::spawn(follow(
-                Arc::clone(store),
-                Arc::clone(&pending),
-                history.clone(),
-            ))
-        })
+        .map(|_| tokio::spawn(follow(Arc::clone(store), pending.clone(), history.clone())))
         .collect();
     let (id, token) = (pending.operation().id(), pending.token());
     for number in 0..ROUNDS {

@@ -231,7 +231,10 @@ broken! {
     differing_reads_are_detected: repository, GetNowIsStale, "law 1";
     results_for_other_owners_are_detected: repository, ResultsIgnoreTheOwner, "law 7";
     case_insensitive_ids_are_detected: repository, IdsLoseTheirCase, "law 1";
-    waiting_writes_are_detected: repository, WritesWait, "never waits";
+    a_place_that_ignores_its_holder_is_detected: repository, PlacesIgnoreTheToken, "law 2";
+    a_place_that_is_new_twice_is_detected: repository, PlacesAreCreatedTwice, "law 1";
+    a_place_that_loses_its_outcome_is_detected: repository, PlacesLoseTheOutcome, "law 2";
+    a_place_that_loses_its_start_is_detected: repository, PlacesLoseTheStart, "law 1";
 
     a_start_without_the_token_is_detected: repository, StartIgnoresTheToken, "law 2";
     progress_without_the_token_is_detected: repository, ReportIgnoresTheToken, "law 2";

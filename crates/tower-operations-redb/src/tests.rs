@@ -23,7 +23,7 @@ use tower_operations::{
 use self::disk::Disk;
 use super::{RedbEngine, RedbStore, file::Medium};
 
-type Seen = Arc<Record<RecordedResponse>>;
+type Seen = Record<RecordedResponse>;
 
 const TERM: Duration = Duration::from_secs(60);
 

@@ -41,7 +41,7 @@ use tower_operations_redis::RedisStore;
 
 use self::server::Redis;
 
-type Stored = std::sync::Arc<tower_operations::store::Record<RecordedResponse>>;
+type Stored = tower_operations::store::Record<RecordedResponse>;
 
 async fn connect(redis: &Redis) -> RedisStore {
     RedisStore::connect(&redis.url()).await.unwrap()

@@ -41,8 +41,8 @@ struct Order {
     number: u32,
 }
 
-/// The result: any type that is `Serialize`.
-#[derive(Serialize)]
+/// The result: any type that is `Clone` and `Serialize`.
+#[derive(Clone, Serialize)]
 struct Factors {
     number: u32,
     factors: Vec<u32>,

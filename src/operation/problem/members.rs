@@ -1,5 +1,7 @@
 //! The JSON members of a problem.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 use serde_json::Value;
@@ -57,7 +59,7 @@ impl<'de> Deserialize<'de> for Problem {
             .and_then(|status| status.as_u64())
             .and_then(|status| u16::try_from(status).ok())
             .and_then(|status| StatusCode::from_u16(status).ok());
-        Ok(Self(Box::new(Members {
+        Ok(Self(Arc::new(Members {
             kind,
             title,
             status,

@@ -124,10 +124,7 @@ impl<C: Creator> Contest<'_, C> {
 
     /// Returns the decision after a try to create the operation; `Answer` if the call is
     /// still held.
-    fn settle(
-        &mut self,
-        created: Result<Arc<Record<RecordedResponse>>, NotCreated>,
-    ) -> CallDecision {
+    fn settle(&mut self, created: Result<Record<RecordedResponse>, NotCreated>) -> CallDecision {
         match created {
             Ok(record) => {
                 self.work.set_token(record.token());

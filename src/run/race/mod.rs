@@ -9,7 +9,7 @@ mod contest;
 mod drive;
 mod gate;
 
-use std::{any::Any, future::Future, sync::Arc};
+use std::{any::Any, future::Future};
 
 use http::Response;
 
@@ -29,10 +29,10 @@ pub(crate) trait Creator: Send {
     fn create(
         &self,
         is_running: bool,
-    ) -> impl Future<Output = Result<Arc<Record<RecordedResponse>>, NotCreated>> + Send;
+    ) -> impl Future<Output = Result<Record<RecordedResponse>, NotCreated>> + Send;
 
     /// Tells the client that the call is an operation.
-    fn accepted(&mut self, record: Arc<Record<RecordedResponse>>);
+    fn accepted(&mut self, record: Record<RecordedResponse>);
 }
 
 /// The error of a [`Creator`]: there is no operation.
@@ -52,5 +52,5 @@ pub(crate) enum RaceResult<P, E> {
     /// The time of a drain was over first.
     ShutDown,
     /// The call is an operation now.
-    Accepted(Arc<Record<RecordedResponse>>),
+    Accepted(Record<RecordedResponse>),
 }

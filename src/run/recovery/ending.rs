@@ -48,7 +48,7 @@ impl EndingSlots {
     pub(super) async fn end<R>(
         &self,
         node: &Arc<Runtime<R>>,
-        record: Arc<Record<RecordedResponse>>,
+        record: Record<RecordedResponse>,
         kind: FailureKind,
         stats: &RecoveryStats,
     ) where
@@ -67,7 +67,7 @@ impl EndingSlots {
 
 async fn end<R>(
     node: Arc<Runtime<R>>,
-    record: Arc<Record<RecordedResponse>>,
+    record: Record<RecordedResponse>,
     kind: FailureKind,
     _places: (OwnedSemaphorePermit, AdmissionPermit),
     stats: RecoveryStats,

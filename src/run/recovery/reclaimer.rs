@@ -32,12 +32,7 @@ pub(super) struct Rerun<R> {
     pub(super) go: Box<Mutex<RerunFn<R>>>,
 }
 
-pub(super) type RerunFn<R> = dyn FnMut(
-        Arc<Runtime<R>>,
-        RunLimits,
-        Arc<Record<RecordedResponse>>,
-        Bytes,
-    ) -> Result<(), FailureKind>
+pub(super) type RerunFn<R> = dyn FnMut(Arc<Runtime<R>>, RunLimits, Record<RecordedResponse>, Bytes) -> Result<(), FailureKind>
     + Send;
 
 /// Reclaims operations, and reruns or ends them.
@@ -98,7 +93,7 @@ impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
         for taken in taken {
             let id = taken.record.operation().id();
             tracing::warn!(%id, attempts = taken.record.attempts(), "taken over");
-            let record = Arc::clone(&taken.record);
+            let record = taken.record.clone();
             match self.rerun_or_fail(taken, which) {
                 Ok(()) => self.stats.add_rerun(1),
                 Err(kind) => self.ending.end(node, record, kind, &self.stats).await,

@@ -4,8 +4,8 @@ use crate::{
     operation::{OperationId, Outcome, Payload, Progress, RecordedResponse},
     store::{
         BoxFuture, Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease,
-        LeaseConfig, LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Purge,
-        Reclaimed, Repository, Reservation, Store, StoreError, Version, Watch, Written,
+        LeaseConfig, LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Placed,
+        Purge, Reclaimed, Repository, Reservation, Store, StoreError, Version, Watch, Written,
         traits::Found,
     },
 };
@@ -60,7 +60,14 @@ macro_rules! powers {
         trait DynStore<T>: Send + Sync + 'static {
             fn get_now(&self, id: &OperationId) -> Option<Found<T>>;
             fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<T>>;
-            fn never_waits(&self) -> bool;
+            fn create_now(&self, new: &NewOperation) -> Option<Placed>;
+            fn finish_now(
+                &self,
+                placed: Placed,
+                id: &OperationId,
+                token: FencingToken,
+                outcome: &Outcome<T>,
+            ) -> bool;
             fn released(&self) -> BoxFuture<'_, ()>;
             $($(
                 fn $method<'r, $($($life),+)?>(&'r self, $($arg: $type),*) -> BoxFuture<'r, $output>
@@ -82,8 +89,18 @@ macro_rules! powers {
                 Store::get_now_for(self, id, owner)
             }
 
-            fn never_waits(&self) -> bool {
-                Repository::never_waits(self)
+            fn create_now(&self, new: &NewOperation) -> Option<Placed> {
+                Repository::create_now(self, new)
+            }
+
+            fn finish_now(
+                &self,
+                placed: Placed,
+                id: &OperationId,
+                token: FencingToken,
+                outcome: &Outcome<T>,
+            ) -> bool {
+                Repository::finish_now(self, placed, id, token, outcome)
             }
 
             fn released(&self) -> BoxFuture<'_, ()> {
@@ -128,7 +145,16 @@ powers! {
         fn health() -> Result<Health, StoreError>;
     }
     Repository [
-        fn never_waits(&self) -> bool { self.0.never_waits() }
+        fn create_now(&self, new: &NewOperation) -> Option<Placed> { self.0.create_now(new) }
+        fn finish_now(
+            &self,
+            placed: Placed,
+            id: &OperationId,
+            token: FencingToken,
+            outcome: &Outcome<T>,
+        ) -> bool {
+            self.0.finish_now(placed, id, token, outcome)
+        }
     ] {
         fn create(new: NewOperation) -> Result<Created<T>, StoreError>;
         fn start<'a>(id: &'a OperationId, token: FencingToken) -> Result<Written<T>, StoreError>;

@@ -31,8 +31,18 @@ macro_rules! forward {
         }
 
         impl<R: Repository> Repository for $adapter<R> {
-            fn never_waits(&self) -> bool {
-                self.inner.never_waits()
+            fn create_now(&self, new: &NewOperation) -> Option<Placed> {
+                self.inner.create_now(new)
+            }
+
+            fn finish_now(
+                &self,
+                placed: Placed,
+                id: &OperationId,
+                token: FencingToken,
+                outcome: &Outcome<R::Output>,
+            ) -> bool {
+                self.inner.finish_now(placed, id, token, outcome)
             }
 
             async fn create(&self, new: NewOperation) -> Result<Created<R::Output>, StoreError> {

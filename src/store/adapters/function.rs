@@ -3,7 +3,6 @@
 use std::{
     fmt,
     future::Future,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -60,12 +59,8 @@ where
         let snapshot = (self.read)(id.clone())
             .await
             .map_err(StoreError::from_any)?;
-        Ok(snapshot.map(|snapshot| {
-            Arc::new(Record::unversioned(Operation::from_parts(
-                id.clone(),
-                snapshot,
-            )))
-        }))
+        Ok(snapshot
+            .map(|snapshot| Record::unversioned(Operation::from_parts(id.clone(), snapshot))))
     }
 }
 
@@ -187,12 +182,12 @@ where
                 return Ok(Written::Gone);
             };
             let next = match step(&before) {
-                Step::Done => return Ok(Written::Done(Arc::new(before))),
-                Step::Lost => return Ok(Written::Lost(Arc::new(before))),
+                Step::Done => return Ok(Written::Done(before)),
+                Step::Lost => return Ok(Written::Lost(before)),
                 Step::Next(next) => next,
             };
             if self.write(id, before.version(), Some(next.clone())).await? {
-                return Ok(Written::Done(Arc::new(next)));
+                return Ok(Written::Done(next));
             }
         }
     }
@@ -216,7 +211,7 @@ where
     type Output = T;
 
     async fn get(&self, id: &OperationId) -> Found<T> {
-        Ok(self.read(id).await?.filter(is_present).map(Arc::new))
+        Ok(self.read(id).await?.filter(is_present))
     }
 }
 
@@ -235,14 +230,14 @@ where
             let before = self.read(&new.id).await?;
             if let Some(existing) = before.as_ref().filter(|record| is_present(record)) {
                 return Ok(match existing.owner() == new.owner.as_ref() {
-                    true => Created::Existing(Arc::new(existing.clone())),
+                    true => Created::Existing(existing.clone()),
                     false => Created::IdTaken,
                 });
             }
             let expected = before.and_then(|expired| expired.version());
             let record = Record::create(&new, SystemTime::now());
             if self.write(&new.id, expected, Some(record.clone())).await? {
-                return Ok(Created::New(Arc::new(record)));
+                return Ok(Created::New(record));
             }
         }
     }
@@ -299,10 +294,10 @@ where
                 return Ok(Written::Gone);
             };
             if record.version() != Some(version) || !record.operation().state().is_terminal() {
-                return Ok(Written::Lost(Arc::new(record)));
+                return Ok(Written::Lost(record));
             }
             if self.write(id, Some(version), None).await? {
-                return Ok(Written::Done(Arc::new(record)));
+                return Ok(Written::Done(record));
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::{
     operation::{OperationId, Outcome, Progress},
     store::{
         Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
-        LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Purge, Reclaimed,
+        LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Placed, Purge, Reclaimed,
         Repository, Reservation, Store, StoreError, Version, Watch, Written, traits::Found,
     },
 };

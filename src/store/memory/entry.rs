@@ -10,7 +10,6 @@ use crate::{
     operation::OperationId,
     store::{
         Record,
-        record::ChangeOutcome,
         wait::{WaitCell, Waiter},
     },
 };
@@ -18,7 +17,7 @@ use crate::{
 pub(super) struct OperationEntry<T> {
     /// The number of the operation, in the order of creation.
     pub(super) number: u64,
-    pub(super) record: Arc<Record<T>>,
+    pub(super) record: Record<T>,
     pub(super) weight: Weight,
     /// The hash of the id, stored so that growth and removal need not read the id.
     hash: ShardHash,
@@ -28,10 +27,8 @@ pub(super) struct OperationEntry<T> {
     expires: Tick,
     /// The links in the list of leased or of expiring operations.
     links: ListLinks,
-    /// The waiters, created only when a reader waits.
-    waiters: Option<Arc<WaitCell>>,
-    /// The key and the request, created only for operations that have one of them.
-    origin: Option<Box<EntryOrigin>>,
+    /// The parts that few operations have.
+    rare: Option<Box<RareEntry>>,
 }
 
 /// The part of an id's hash that its shard uses.
@@ -76,12 +73,15 @@ impl<'a> HashedId<'a> {
     }
 }
 
-/// The stored origin of an operation.
-struct EntryOrigin {
+/// The parts that few operations have.
+#[derive(Default)]
+struct RareEntry {
     /// The name of the key.
     key: Option<Arc<str>>,
     /// The data to rerun the operation, while it is live.
     request: Option<Bytes>,
+    /// The waiters, created only when a reader waits.
+    waiters: Option<Arc<WaitCell>>,
 }
 
 impl<T> ExpiringEntry for OperationEntry<T> {
@@ -113,14 +113,19 @@ impl<T> OperationEntry<T> {
     /// Returns the entry of a new operation, leased until `lease_ends`.
     pub(super) fn new(
         number: u64,
-        record: Arc<Record<T>>,
+        record: Record<T>,
         weight: Weight,
         hashed: HashedId<'_>,
         lease_ends: Tick,
         key: Option<Arc<str>>,
         request: Option<Bytes>,
     ) -> Self {
-        let has_origin = key.is_some() || request.is_some();
+        let is_rare = key.is_some() || request.is_some();
+        let rare = RareEntry {
+            key,
+            request,
+            waiters: None,
+        };
         Self {
             number,
             record,
@@ -129,8 +134,7 @@ impl<T> OperationEntry<T> {
             moment: lease_ends,
             expires: Tick::NEVER,
             links: ListLinks::NONE,
-            waiters: None,
-            origin: has_origin.then(|| Box::new(EntryOrigin { key, request })),
+            rare: is_rare.then(|| Box::new(rare)),
         }
     }
 
@@ -170,36 +174,19 @@ impl<T> OperationEntry<T> {
 
     /// Returns the name of the key that created the operation.
     pub(super) fn key(&self) -> Option<&Arc<str>> {
-        self.origin.as_ref()?.key.as_ref()
+        self.rare.as_ref()?.key.as_ref()
     }
 
     /// Removes the key, which now belongs to another operation.
     pub(super) fn lose_key(&mut self) {
-        if let Some(origin) = &mut self.origin {
-            origin.key = None;
+        if let Some(rare) = &mut self.rare {
+            rare.key = None;
         }
     }
 
     /// Returns the data to rerun the operation, while it is live.
     pub(super) fn request(&self) -> Option<&Bytes> {
-        self.origin.as_ref()?.request.as_ref()
-    }
-
-    /// Changes the record: in place if there is no reader, otherwise in a copy, so that
-    /// readers keep the record as it was.
-    pub(super) fn change(
-        &mut self,
-        change: impl FnOnce(&mut Record<T>) -> ChangeOutcome,
-    ) -> ChangeOutcome {
-        if let Some(record) = Arc::get_mut(&mut self.record) {
-            return change(record);
-        }
-        let mut next = self.record.without_result();
-        let change = change(&mut next);
-        if change == ChangeOutcome::Made {
-            self.record = Arc::new(next);
-        }
-        change
+        self.rare.as_ref()?.request.as_ref()
     }
 
     /// Sets when the lease of a live operation ends.
@@ -210,26 +197,28 @@ impl<T> OperationEntry<T> {
     /// Ends the operation and keeps it for `ttl`. Returns the waiters to wake.
     pub(super) fn end(&mut self, now: Tick, ttl: Duration) -> Option<Arc<WaitCell>> {
         (self.moment, self.expires) = (now, now.plus(ttl));
-        if let Some(origin) = &mut self.origin {
-            origin.request = None;
+        if let Some(rare) = &mut self.rare {
+            rare.request = None;
         }
         self.changed()
     }
 
     /// Returns the waiters to wake after a change.
     pub(super) fn changed(&mut self) -> Option<Arc<WaitCell>> {
-        self.waiters.take()
+        self.rare.as_mut()?.waiters.take()
     }
 
     /// Wakes the waiters of a removed operation.
     pub(super) fn wake(&self) {
-        if let Some(cell) = &self.waiters {
+        let waiters = self.rare.as_ref().and_then(|rare| rare.waiters.as_ref());
+        if let Some(cell) = waiters {
             cell.notify();
         }
     }
 
     /// Returns a waiter for the next change.
     pub(super) fn waiter(&mut self) -> Waiter {
-        Waiter::new(self.waiters.get_or_insert_default())
+        let rare = self.rare.get_or_insert_default();
+        Waiter::new(rare.waiters.get_or_insert_default())
     }
 }

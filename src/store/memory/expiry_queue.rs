@@ -8,13 +8,14 @@ use std::{
     time::Duration,
 };
 
-use slab::Slab;
-
 use super::{
     SHARDS,
     shard::{Slot, Tick},
 };
-use crate::deadline_lists::{DeadlineLists, ListEntry};
+use crate::{
+    deadline_lists::{DeadlineLists, ListEntry},
+    slots::Slots,
+};
 
 /// An entry that expires.
 pub(super) trait ExpiringEntry: ListEntry<Moment = Tick> {
@@ -72,7 +73,7 @@ impl ExpiryQueue {
     }
 
     /// Returns the earliest expiry and its slot.
-    pub(super) fn first<E: ExpiringEntry>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
+    pub(super) fn first<E: ExpiringEntry>(&self, entries: &Slots<E>) -> Option<(Tick, Slot)> {
         match (self.lines[0].first(entries), self.lines[1].first(entries)) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
@@ -80,7 +81,7 @@ impl ExpiryQueue {
     }
 
     /// Returns the earliest expiry of operations without an owner, and its slot.
-    pub(super) fn unowned<E: ExpiringEntry>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
+    pub(super) fn unowned<E: ExpiringEntry>(&self, entries: &Slots<E>) -> Option<(Tick, Slot)> {
         self.lines[0].first(entries)
     }
 
@@ -92,25 +93,25 @@ impl ExpiryQueue {
     /// Inserts an operation that is kept for `ttl` from now on.
     pub(super) fn insert<E: ExpiringEntry>(
         &mut self,
-        entries: &mut Slab<E>,
+        entries: &mut Slots<E>,
         slot: Slot,
         ttl: Duration,
     ) {
-        let is_owned = entries[slot as usize].is_owned();
+        let is_owned = entries[slot].is_owned();
         if self.lines[usize::from(is_owned)].insert(entries, slot, ttl) {
             self.tell(entries);
         }
     }
 
     /// Removes an operation from its list, if it is in one.
-    pub(super) fn remove<E: ExpiringEntry>(&mut self, entries: &mut Slab<E>, slot: Slot) {
-        let is_owned = entries[slot as usize].is_owned();
+    pub(super) fn remove<E: ExpiringEntry>(&mut self, entries: &mut Slots<E>, slot: Slot) {
+        let is_owned = entries[slot].is_owned();
         if self.lines[usize::from(is_owned)].remove(entries, slot) {
             self.tell(entries);
         }
     }
 
-    fn tell<E: ExpiringEntry>(&self, entries: &Slab<E>) {
+    fn tell<E: ExpiringEntry>(&self, entries: &Slots<E>) {
         let first = self
             .first(entries)
             .map_or(Tick::NEVER, |(expires, _)| expires);
@@ -156,12 +157,12 @@ mod tests {
     fn the_shard_that_expires_soonest_is_found_with_the_next_expiry() {
         let soonest = EarliestExpiry::new();
         let mut shards: Vec<_> = (0..3)
-            .map(|n| (ExpiryQueue::new(n, soonest.clone()), Slab::new()))
+            .map(|n| (ExpiryQueue::new(n, soonest.clone()), Slots::default()))
             .collect();
         assert_eq!(soonest.shard(), None);
         for (shard, expires) in [(1, 5), (0, 9), (2, 4), (2, 3)] {
             let (expiring, entries) = &mut shards[shard];
-            let slot = entries.insert(Entry(Tick::at(expires), ListLinks::NONE, false)) as Slot;
+            let slot = entries.insert(Entry(Tick::at(expires), ListLinks::NONE, false));
             expiring.insert(entries, slot, DAY);
         }
         assert_eq!(soonest.shard(), Some((2, Tick::at(3), Tick::at(5))));
@@ -180,18 +181,18 @@ mod tests {
             steps in prop::collection::vec((0..3_u8, 0..50_u64, any::<bool>()), 0..60),
         ) {
             let soonest = EarliestExpiry::new();
-            let (mut expiring, mut entries) = (ExpiryQueue::new(0, soonest.clone()), Slab::new());
+            let (mut expiring, mut entries) = (ExpiryQueue::new(0, soonest.clone()), Slots::default());
             let mut there: Vec<(Tick, Slot)> = Vec::new();
             for (step, number, is_kept_long) in steps {
                 if step > 0 || there.is_empty() {
-                    let slot = entries.insert(Entry(Tick::at(number), ListLinks::NONE, step == 2)) as Slot;
+                    let slot = entries.insert(Entry(Tick::at(number), ListLinks::NONE, step == 2));
                     let ttl = if is_kept_long { DAY } else { HOUR };
                     expiring.insert(&mut entries, slot, ttl);
                     there.push((Tick::at(number), slot));
                 } else {
                     let (_, slot) = there.swap_remove(number as usize % there.len());
                     expiring.remove(&mut entries, slot);
-                    entries.remove(slot as usize);
+                    entries.remove(slot);
                 }
                 let first = there.iter().map(|(expires, _)| *expires).min();
                 prop_assert_eq!(expiring.first(&entries).map(|(expires, _)| expires), first);

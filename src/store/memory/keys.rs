@@ -38,7 +38,7 @@ enum KeyBinding<T> {
     /// An operation, as long as it exists.
     Operation(OperationId),
     /// An operation that was deleted before it expired; without its result.
-    Forgotten(Arc<Record<T>>),
+    Forgotten(Box<Record<T>>),
     /// An early answer.
     Answer(Arc<T>),
 }
@@ -108,7 +108,7 @@ impl<T> KeyEntry<T> {
     /// Returns the same key for an operation that was deleted before it expired; kept until
     /// `deadline`.
     pub(super) fn forgotten(&self, record: &Record<T>, now: Tick, deadline: Tick) -> Self {
-        let bound = KeyBinding::Forgotten(Arc::new(record.without_result()));
+        let bound = KeyBinding::Forgotten(Box::new(record.without_result()));
         self.standing_for(bound, size_of::<Record<T>>(), now, deadline)
     }
 
@@ -155,13 +155,15 @@ impl<T> KeyEntry<T> {
     pub(super) fn is_reserved_by(&self, token: FencingToken, now: Tick) -> bool {
         matches!(self.bound, KeyBinding::Request) && self.token == token && now < self.deadline
     }
+}
 
+impl<T: Clone> KeyEntry<T> {
     /// Returns the state of the key for this request; `None` if it is free.
     pub(super) fn look_up(
         &self,
         key: &IdempotencyKey,
         now: Tick,
-        read: impl FnOnce(&OperationId) -> Option<Arc<Record<T>>>,
+        read: impl FnOnce(&OperationId) -> Option<Record<T>>,
     ) -> Option<Reservation<T>> {
         if self.deadline <= now {
             return None;
@@ -169,7 +171,7 @@ impl<T> KeyEntry<T> {
         let found = match &self.bound {
             KeyBinding::Request => Reservation::InProgress,
             KeyBinding::Operation(id) => Reservation::Operation(read(id)?),
-            KeyBinding::Forgotten(record) => Reservation::Deleted(Arc::clone(record)),
+            KeyBinding::Forgotten(record) => Reservation::Deleted(Record::clone(record)),
             KeyBinding::Answer(answer) => Reservation::Answered(Arc::clone(answer)),
         };
         Some(match self.fingerprint == key.fingerprint {

@@ -49,7 +49,7 @@ impl<T: Payload> MemoryStore<T> {
                     }
                     holder = entry.record.node().cloned();
                     request = entry.request().cloned();
-                    entry.change(|record| record.reclaim(&lease.node))
+                    entry.record.reclaim(&lease.node)
                 })?;
                 if let Written::Done(record) = write {
                     self.notify_holder(&id, holder.as_ref());
@@ -100,7 +100,7 @@ impl<T: Payload> Lease for MemoryStore<T> {
         let mut holder = None;
         let write = self.change_holding(&held.id, Some(lease.term), |entry, _| {
             let before = entry.record.node().cloned();
-            let change = entry.change(|record| record.claim(held.token, &lease.node));
+            let change = entry.record.claim(held.token, &lease.node);
             if change == ChangeOutcome::Made {
                 holder = before;
             }

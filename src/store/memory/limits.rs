@@ -27,13 +27,8 @@ pub(super) struct Limits<T> {
     heap_bytes: fn(&T) -> usize,
 }
 
-/// The approximate size of an operation besides its record: its slot, one in four of which
-/// is empty, its place in a table at half load, and the counts of an `Arc`.
-const OVERHEAD: usize = SLOT * 4 / 3 + 2 * 5 + 16;
-
-/// The size of a cache line.
-const SLOT: usize = 64;
-const _: () = assert!(size_of::<OperationEntry<()>>() <= SLOT);
+/// The approximate size of an operation's place in the table of its shard, at half load.
+const OVERHEAD: usize = 2 * 5;
 
 impl<T> Limits<T> {
     pub(super) fn new(heap_bytes: fn(&T) -> usize) -> Self {
@@ -58,13 +53,11 @@ impl<T> Limits<T> {
         let operation = record.operation();
         let bytes = OVERHEAD
             + of_request
-            + size_of::<Record<T>>()
+            + size_of::<OperationEntry<T>>()
             + 2 * operation.id().heap_bytes()
-            + record
-                .owner()
-                .map_or(0, |owner| owner.as_str().len() + 16 + ledger::OVERHEAD)
+            + record.owner().map_or(0, |_| ledger::OVERHEAD)
             + operation.metadata().heap_bytes()
-            + record.history_bytes()
+            + record.heap_bytes()
             + operation.problem().map_or(0, crate::Problem::heap_bytes)
             + operation.reason().map_or(0, str::len)
             + operation.response().map_or(0, self.heap_bytes);

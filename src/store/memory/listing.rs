@@ -1,7 +1,5 @@
 //! Lists of operations in memory.
 
-use std::sync::Arc;
-
 use super::{
     MemoryStore, SHARDS,
     shard::{OperationEntry, Tick},
@@ -15,7 +13,7 @@ use crate::{
 const LOOKED_AT: usize = 256;
 
 /// The records of a page and one more, with their numbers.
-type Numbered<T> = Vec<(u64, Arc<Record<T>>)>;
+type Numbered<T> = Vec<(u64, Record<T>)>;
 
 impl<T: Payload> MemoryStore<T> {
     /// Lists the operations of an owner, found by its account.
@@ -30,7 +28,7 @@ impl<T: Payload> MemoryStore<T> {
                 let shard = self.lock(at.shard);
                 let entry = shard.numbered(at.slot, *number);
                 let asked = entry.filter(|entry| is_asked(entry, now, query));
-                found.extend(asked.map(|entry| (*number, Arc::clone(&entry.record))));
+                found.extend(asked.map(|entry| (*number, entry.record.clone())));
             }
             match older.last() {
                 Some((last, _)) if older.len() == some && found.len() < wanted => before = *last,
@@ -67,7 +65,7 @@ impl<T: Payload> MemoryStore<T> {
                         && entry.record.owner().is_none()
                         && is_asked(entry, now, query)
                 });
-                found.extend(asked.map(|entry| (entry.number, Arc::clone(&entry.record))));
+                found.extend(asked.map(|entry| (entry.number, entry.record.clone())));
             }
             // Keeps the memory of a list bounded by its page.
             if found.len() > wanted.saturating_mul(4) {

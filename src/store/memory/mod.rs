@@ -239,13 +239,19 @@ impl<T> MemoryStore<T> {
         self.shared.keys.lock(self.shared.hasher.hash_one(name))
     }
 
-    /// Returns the operation if it exists and was created by the key of this name.
-    fn made_by(&self, name: &str, id: &OperationId) -> Option<Arc<Record<T>>> {
+    /// Returns what `read` returns of the operation, if the operation exists and was created by
+    /// the key of this name.
+    fn made_by<U>(
+        &self,
+        name: &str,
+        id: &OperationId,
+        read: impl FnOnce(&Record<T>) -> U,
+    ) -> Option<U> {
         let now = self.now().tick;
         let id = self.hashed(id);
         let shard = self.lock(id.shard());
         let entry = shard.get(id, now)?;
-        (entry.key().map(|key| &**key) == Some(name)).then(|| Arc::clone(&entry.record))
+        (entry.key().map(|key| &**key) == Some(name)).then(|| read(&entry.record))
     }
 
     /// Ends the waits and the keys of operations that were removed.
@@ -257,7 +263,7 @@ impl<T> MemoryStore<T> {
             let mut keyring = self.lock_key(name);
             // The same key may have created the same operation again.
             if keyring.get(name).is_some_and(|key| key.is_of(id))
-                && self.made_by(name, id).is_none()
+                && self.made_by(name, id, |_| ()).is_none()
             {
                 keyring.remove(name, &self.shared.room);
             }

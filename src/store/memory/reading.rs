@@ -1,6 +1,6 @@
 //! Reads, and waits for a change.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::timeout;
 
@@ -11,11 +11,11 @@ use crate::{
 };
 
 impl<T: Payload> MemoryStore<T> {
-    pub(super) fn read(&self, id: &OperationId) -> Option<Arc<Record<T>>> {
+    pub(super) fn read(&self, id: &OperationId) -> Option<Record<T>> {
         let now = Tick::after(self.shared.started.elapsed());
         let id = self.hashed(id);
         let shard = self.lock(id.shard());
-        shard.get(id, now).map(|entry| Arc::clone(&entry.record))
+        shard.get(id, now).map(|entry| entry.record.clone())
     }
 }
 
@@ -42,7 +42,7 @@ impl<T: Payload> Watch for MemoryStore<T> {
                     let mut shard = self.lock(hashed.shard());
                     let entry = shard.get_mut(hashed, now)?;
                     if entry.record.version() != Some(since) {
-                        return Some(Arc::clone(&entry.record));
+                        return Some(entry.record.clone());
                     }
                     // Created under the lock under which every change is made, so that no change
                     // is missed.

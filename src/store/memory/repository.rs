@@ -1,64 +1,42 @@
 //! The steps of an operation.
 
-use std::sync::Arc;
-
-use super::{
-    MemoryStore, eviction::NeededRoom, keyring::Keyed, keys::KeyEntry, shard::OperationEntry,
-};
+use super::{MemoryStore, shard::OperationEntry, writing::Inserted};
 use crate::{
     operation::{OperationId, Outcome, Payload, Progress},
     store::{
-        Created, FencingToken, NewOperation, Record, Repository, StoreError, Version, Written,
+        Created, FencingToken, NewOperation, Placed, Record, Repository, StoreError, Version,
+        Written,
     },
 };
 
 impl<T: Payload> Repository for MemoryStore<T> {
-    fn never_waits(&self) -> bool {
-        true
+    fn create_now(&self, new: &NewOperation) -> Option<Placed> {
+        match self.insert_with_room(new, self.now()) {
+            Ok(Inserted::New(placed)) => Some(placed),
+            Ok(Inserted::Not(_)) | Err(_) => None,
+        }
+    }
+
+    fn finish_now(
+        &self,
+        placed: Placed,
+        id: &OperationId,
+        token: FencingToken,
+        outcome: &Outcome<T>,
+    ) -> bool {
+        self.finish_at(placed, id, token, outcome)
     }
 
     async fn create(&self, new: NewOperation) -> Result<Created<T>, StoreError> {
         let now = self.now();
-        let record = Arc::new(Record::create(&new, now.wall));
-        let of_key = new
-            .key
-            .as_ref()
-            .map_or(0, |key| KeyEntry::<T>::of_operation(key, &new.id).weight());
-        let of_request = new.request.as_ref().map_or(0, bytes::Bytes::len);
-        let of_operation = self.limits.weigh(&record, of_request);
-        let weight = of_operation.bytes() + of_key;
-        let wanted = NeededRoom {
-            owner: new.owner.as_ref(),
-            weight,
-        };
-        if new.owners_known || new.owner.is_some() {
-            self.shared.room.know_owners();
-        }
-        let take = || self.shared.room.take(&self.limits, weight);
-        let mut has_room = take();
-        let mut was_made = false;
-        let created = loop {
-            let weights = (of_operation, of_key);
-            match self.insert(&new, &record, weights, has_room, now) {
-                // An operation that already exists needs no room.
-                Err(StoreError::Full) if !was_made => {
-                    was_made = true;
-                    has_room = self.make_room(take, wanted, now.tick);
-                }
-                Err(StoreError::FullForOwner) if self.make_room_in_share(wanted, now.tick) => {}
-                created => break created,
-            }
-        };
-        if has_room && !matches!(created, Ok(Created::New(_))) {
-            self.shared.room.free(weight);
-        }
-        created
+        Ok(match self.insert_with_room(&new, now)? {
+            Inserted::New(_) => Created::New(Record::create(&new, now.wall)),
+            Inserted::Not(created) => created,
+        })
     }
 
     async fn start(&self, id: &OperationId, token: FencingToken) -> Result<Written<T>, StoreError> {
-        self.change(id, |entry, now| {
-            entry.change(|record| record.start(token, now.wall))
-        })
+        self.change(id, |entry, now| entry.record.start(token, now.wall))
     }
 
     async fn report(
@@ -68,7 +46,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
         progress: Progress,
     ) -> Result<Written<T>, StoreError> {
         self.change(id, |entry, now| {
-            entry.change(|record| record.report(token, progress, now.wall))
+            entry.record.report(token, progress, now.wall)
         })
     }
 
@@ -81,7 +59,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
     ) -> Result<Written<T>, StoreError> {
         let ttl = self.limits.ttl;
         self.change(id, |entry, now| {
-            entry.change(|record| record.finish(token, outcome, progress, now.wall, ttl))
+            entry.record.finish(token, outcome, progress, now.wall, ttl)
         })
     }
 
@@ -93,7 +71,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
     ) -> Result<Written<T>, StoreError> {
         let ttl = self.limits.ttl;
         let write = self.change(id, |entry, now| {
-            entry.change(|record| record.force_finish(version, outcome, now.wall, ttl))
+            entry.record.force_finish(version, outcome, now.wall, ttl)
         })?;
         if let Written::Done(record) = &write {
             self.notify_holder(id, record.node());
@@ -121,7 +99,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
             }
             let record = &entry.record;
             if record.version() != Some(version) || !record.operation().state().is_terminal() {
-                return Ok(Written::Lost(Arc::clone(record)));
+                return Ok(Written::Lost(record.clone()));
             }
             let expires = entry.expires();
             let Some(entry) = shard.remove(hashed) else {

@@ -30,7 +30,7 @@ impl<T: Payload> MemoryStore<T> {
         if entry.is_reserved_by(token, now) {
             return Some(Reservation::Reserved(token));
         }
-        entry.look_up(key, now, |id| self.made_by(name, id))
+        entry.look_up(key, now, |id| self.made_by(name, id, Clone::clone))
     }
 }
 

@@ -3,18 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use hashbrown::HashTable;
-use slab::Slab;
 
 pub(super) use super::{
     entry::{HashedId, OperationEntry},
     tick::Tick,
 };
 use super::{expiry_queue::ExpiryQueue, limits::Limits};
-pub(super) use crate::deadline_lists::Slot;
-use crate::{deadline_lists::DeadlineLists, operation::OperationId, store::wait::WaitCell};
+pub(super) use crate::slots::Slot;
+use crate::{
+    deadline_lists::DeadlineLists, operation::OperationId, slots::Slots, store::wait::WaitCell,
+};
 
 pub(super) struct Shard<T> {
-    entries: Slab<OperationEntry<T>>,
+    entries: Slots<OperationEntry<T>>,
     /// The slot of each operation, by the hash of its id. The table can be half empty, so
     /// its entries are as small as possible.
     slots: HashTable<Slot>,
@@ -30,8 +31,12 @@ pub(super) struct EntryMut<'a, T> {
 }
 
 impl<T> EntryMut<'_, T> {
+    pub(super) fn slot(&self) -> Slot {
+        self.slot
+    }
+
     pub(super) fn entry(&mut self) -> &mut OperationEntry<T> {
-        &mut self.shard.entries[self.slot as usize]
+        &mut self.shard.entries[self.slot]
     }
 
     /// Leases a live operation for `term` from now on; without a term, releases it.
@@ -41,7 +46,7 @@ impl<T> EntryMut<'_, T> {
         } = &mut *self.shard;
         leased.remove(entries, self.slot);
         let lease_ends = term.map_or(Tick::RELEASED, |term| now.plus(term));
-        entries[self.slot as usize].hold_until(lease_ends);
+        entries[self.slot].hold_until(lease_ends);
         leased.insert(entries, self.slot, term.unwrap_or_default());
     }
 
@@ -63,7 +68,7 @@ impl<T> EntryMut<'_, T> {
 impl<T> Shard<T> {
     pub(super) fn new(expiring: ExpiryQueue) -> Self {
         Self {
-            entries: Slab::new(),
+            entries: Slots::default(),
             slots: HashTable::new(),
             expiring,
             leased: DeadlineLists::default(),
@@ -71,7 +76,7 @@ impl<T> Shard<T> {
     }
 
     pub(super) fn get(&self, id: HashedId<'_>, now: Tick) -> Option<&OperationEntry<T>> {
-        let entry = self.entries.get(self.slot(id)? as usize);
+        let entry = self.entries.get(self.slot(id)?);
         entry.filter(|entry| !entry.is_expired(now))
     }
 
@@ -80,25 +85,24 @@ impl<T> Shard<T> {
         id: HashedId<'_>,
         now: Tick,
     ) -> Option<&mut OperationEntry<T>> {
-        let entry = self.entries.get_mut(self.slot(id)? as usize);
+        let entry = self.entries.get_mut(self.slot(id)?);
         entry.filter(|entry| !entry.is_expired(now))
     }
 
     fn slot(&self, id: HashedId<'_>) -> Option<Slot> {
-        let is_there =
-            |slot: &Slot| self.entries[*slot as usize].record.operation().id() == id.id();
+        let is_there = |slot: &Slot| self.entries[*slot].record.operation().id() == id.id();
         (self.slots.find(id.in_shard(), is_there)).copied()
     }
 
     pub(super) fn entries(&self, now: Tick) -> impl Iterator<Item = &OperationEntry<T>> {
-        let entries = self.entries.iter().map(|(_, entry)| entry);
+        let entries = self.entries.values();
         entries.filter(move |entry| !entry.is_expired(now))
     }
 
     /// Returns at most `limit` operations whose lease ended by a moment.
     pub(super) fn abandoned(&self, by: Tick, limit: usize) -> Vec<OperationId> {
         let slots = self.leased.until(&self.entries, by).take(limit);
-        let id = |slot: Slot| self.entries[slot as usize].record.operation().id().clone();
+        let id = |slot: Slot| self.entries[slot].record.operation().id().clone();
         slots.map(id).collect()
     }
 
@@ -117,18 +121,18 @@ impl<T> Shard<T> {
         let replaced = self.remove(id);
         let hash = entry.hash();
         let slot = self.entries.insert(entry);
-        let hash_of = |slot: &Slot| self.entries[*slot as usize].hash();
-        self.slots.insert_unique(hash, slot as Slot, hash_of);
+        let hash_of = |slot: &Slot| self.entries[*slot].hash();
+        self.slots.insert_unique(hash, slot, hash_of);
         if let Some(term) = term {
-            self.leased.insert(&mut self.entries, slot as Slot, term);
+            self.leased.insert(&mut self.entries, slot, term);
         }
-        (slot as Slot, replaced)
+        (slot, replaced)
     }
 
     /// Returns the operation in its shard, for changes.
     pub(super) fn place(&mut self, id: HashedId<'_>, now: Tick) -> Option<EntryMut<'_, T>> {
         let slot = self.slot(id)?;
-        let is_there = !self.entries.get(slot as usize)?.is_expired(now);
+        let is_there = !self.entries.get(slot)?.is_expired(now);
         is_there.then_some(EntryMut { slot, shard: self })
     }
 
@@ -136,9 +140,19 @@ impl<T> Shard<T> {
         self.take(self.slot(id)?)
     }
 
+    /// Returns the operation in this slot, for changes.
+    pub(super) fn get_at_mut(&mut self, slot: Slot) -> Option<&mut OperationEntry<T>> {
+        self.entries.get_mut(slot)
+    }
+
+    /// Returns the occupied slot, for changes.
+    pub(super) fn place_at(&mut self, slot: Slot) -> EntryMut<'_, T> {
+        EntryMut { slot, shard: self }
+    }
+
     /// Returns the operation in this slot.
     pub(super) fn get_at(&self, slot: Slot) -> Option<&OperationEntry<T>> {
-        self.entries.get(slot as usize)
+        self.entries.get(slot)
     }
 
     /// Returns the operation in this slot, if it has this number.
@@ -153,15 +167,15 @@ impl<T> Shard<T> {
 
     /// Removes the operation in this slot.
     pub(super) fn take(&mut self, slot: Slot) -> Option<OperationEntry<T>> {
-        let hash = self.entries.get(slot as usize)?.hash();
+        let hash = self.entries.get(slot)?.hash();
         if let Ok(found) = self.slots.find_entry(hash, |other| *other == slot) {
             found.remove();
         }
-        match self.entries[slot as usize].is_live() {
+        match self.entries[slot].is_live() {
             true => drop(self.leased.remove(&mut self.entries, slot)),
             false => self.expiring.remove(&mut self.entries, slot),
         }
-        self.entries.try_remove(slot as usize)
+        self.entries.remove(slot)
     }
 
     /// Removes at most `limit` expired operations.
@@ -176,7 +190,7 @@ impl<T> Shard<T> {
     /// Returns the earliest expiry, and whether its operation may be evicted for a new one.
     pub(super) fn expiring_next(&self, now: Tick, limits: &Limits<T>) -> Option<(Tick, bool)> {
         let (expires, slot) = self.expiring.first(&self.entries)?;
-        let entry = self.entries.get(slot as usize)?;
+        let entry = self.entries.get(slot)?;
         Some((expires, entry.may_go(now, limits.min_retention)))
     }
 

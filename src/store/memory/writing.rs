@@ -1,24 +1,24 @@
 //! Creates, changes and deletes operations, each under one lock.
 
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, MutexGuard, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use super::{
-    CurrentTime, MemoryStore,
+    CurrentTime, MemoryStore, SHARDS,
     eviction::NeededRoom,
     keyring::Keyed,
     keys::KeyEntry,
     ledger::EntryLocation,
     limits::Weight,
-    shard::{OperationEntry, Tick},
+    shard::{OperationEntry, Shard, Slot, Tick},
 };
 use crate::{
-    operation::{OperationId, Payload},
+    operation::{OperationId, Outcome, Payload},
     store::{
-        Created, NewOperation, NodeId, Record, Reservation, StoreError, Written,
-        record::ChangeOutcome,
+        Created, FencingToken, NewOperation, NodeId, Placed, Record, Reservation, StoreError,
+        Written, record::ChangeOutcome,
     },
 };
 
@@ -26,17 +26,80 @@ use crate::{
 /// needs no purge task.
 pub(super) const PURGED_PER_END: usize = 2;
 
+/// The bits of a [`Placed`] that are the slot; the others are the shard.
+const SLOT_BITS: u32 = Slot::BITS;
+
+/// The result of an insertion.
+pub(super) enum Inserted<T> {
+    New(Placed),
+    /// The operation is not new.
+    Not(Created<T>),
+}
+
+impl<T> From<Reservation<T>> for Inserted<T> {
+    fn from(held: Reservation<T>) -> Self {
+        Self::Not(match held {
+            Reservation::Operation(record) => Created::Existing(record),
+            held => Created::KeyHeld(held),
+        })
+    }
+}
+
 impl<T: Payload> MemoryStore<T> {
-    /// Inserts a new operation of this weight and its key, which takes `of_key` bytes,
-    /// unless the key or the id is taken or there is no room.
-    pub(super) fn insert(
+    /// Inserts a new operation, and makes room for it if there is none.
+    pub(super) fn insert_with_room(
         &self,
         new: &NewOperation,
-        record: &Arc<Record<T>>,
+        now: CurrentTime,
+    ) -> Result<Inserted<T>, StoreError> {
+        let record = Record::create(new, now.wall);
+        let of_key = new
+            .key
+            .as_ref()
+            .map_or(0, |key| KeyEntry::<T>::of_operation(key, &new.id).weight());
+        let of_request = new.request.as_ref().map_or(0, bytes::Bytes::len);
+        let of_operation = self.limits.weigh(&record, of_request);
+        let weight = of_operation.bytes() + of_key;
+        let wanted = NeededRoom {
+            owner: new.owner.as_ref(),
+            weight,
+        };
+        if new.owners_known || new.owner.is_some() {
+            self.shared.room.know_owners();
+        }
+        let take = || self.shared.room.take(&self.limits, weight);
+        let mut record = Some(record);
+        let mut has_room = take();
+        let mut was_made = false;
+        let inserted = loop {
+            let weights = (of_operation, of_key);
+            match self.insert(new, &mut record, weights, has_room, now) {
+                // An operation that already exists needs no room.
+                Err(StoreError::Full) if !was_made => {
+                    was_made = true;
+                    has_room = self.make_room(take, wanted, now.tick);
+                }
+                Err(StoreError::FullForOwner) if self.make_room_in_share(wanted, now.tick) => {}
+                inserted => break inserted,
+            }
+        };
+        if has_room && !matches!(inserted, Ok(Inserted::New(_))) {
+            self.shared.room.free(weight);
+        }
+        inserted
+    }
+
+    /// Inserts a new operation of this weight and its key, which takes `of_key` bytes,
+    /// unless the key or the id is taken or there is no room. Takes the record if the operation
+    /// is inserted.
+    fn insert(
+        &self,
+        new: &NewOperation,
+        record: &mut Option<Record<T>>,
         (weight, of_key): (Weight, usize),
         has_room: bool,
         now: CurrentTime,
-    ) -> Result<Created<T>, StoreError> {
+    ) -> Result<Inserted<T>, StoreError> {
         // Held to the end, so that key and operation are created together.
         let mut keyring = new.key.as_ref().map(|key| {
             let name = key.scoped_name();
@@ -48,12 +111,10 @@ impl<T: Payload> MemoryStore<T> {
             && !new
                 .reservation
                 .is_some_and(|token| entry.is_reserved_by(token, now.tick))
-            && let Some(held) = entry.look_up(key, now.tick, |id| self.made_by(name, id))
+            && let Some(held) =
+                entry.look_up(key, now.tick, |id| self.made_by(name, id, Clone::clone))
         {
-            return Ok(match held {
-                Reservation::Operation(record) => Created::Existing(record),
-                held => Created::KeyHeld(held),
-            });
+            return Ok(held.into());
         }
 
         let name = keyring.as_ref().map(|(_, name, _)| Arc::clone(name));
@@ -64,10 +125,10 @@ impl<T: Payload> MemoryStore<T> {
             return Ok(match is_owned {
                 // Another request of the same owner created the operation.
                 true if name.is_some() && entry.key() != name.as_ref() => {
-                    Created::KeyHeld(Reservation::Mismatch)
+                    Reservation::Mismatch.into()
                 }
-                true => Created::Existing(Arc::clone(&entry.record)),
-                false => Created::IdTaken,
+                true => Reservation::Operation(entry.record.clone()).into(),
+                false => Inserted::Not(Created::IdTaken),
             });
         }
         let wanted = NeededRoom {
@@ -92,7 +153,9 @@ impl<T: Payload> MemoryStore<T> {
         let number = self.shared.created.fetch_add(1, Relaxed);
         let entry = OperationEntry::new(
             number,
-            Arc::clone(record),
+            record
+                .take()
+                .unwrap_or_else(|| Record::create(new, now.wall)),
             weight,
             hashed,
             lease_ends,
@@ -129,7 +192,8 @@ impl<T: Payload> MemoryStore<T> {
         }
         drop(keyring);
         self.freed(replaced.as_slice());
-        Ok(Created::New(Arc::clone(record)))
+        let place = (hashed.shard() as u64) << SLOT_BITS | u64::from(slot);
+        Ok(Inserted::New(Placed::new(now.wall, place)))
     }
 
     /// Makes one conditional change by `change` under one lock, then wakes the waiters.
@@ -155,17 +219,51 @@ impl<T: Payload> MemoryStore<T> {
             return Ok(Written::Gone);
         };
         let entry = place.entry();
-        let change = change(entry, now);
-        let record = Arc::clone(&entry.record);
-        match change {
+        match change(entry, now) {
             ChangeOutcome::Made => {}
-            ChangeOutcome::MadeBefore => return Ok(Written::Done(record)),
-            ChangeOutcome::Refused => return Ok(Written::Lost(record)),
+            ChangeOutcome::MadeBefore => return Ok(Written::Done(entry.record.clone())),
+            ChangeOutcome::Refused => return Ok(Written::Lost(entry.record.clone())),
         }
         if term.is_some() {
             place.hold(now.tick, term);
         }
-        let ends = record.operation().state().is_terminal();
+        let (slot, record) = (place.slot(), place.entry().record.clone());
+        self.changed(shard, slot, now);
+        Ok(Written::Done(record))
+    }
+
+    /// Records the outcome of an operation at this place. Returns false if its holder is
+    /// another.
+    pub(super) fn finish_at(
+        &self,
+        placed: Placed,
+        id: &OperationId,
+        token: FencingToken,
+        outcome: &Outcome<T>,
+    ) -> bool {
+        // Cloned before the lock, since it is code of the application.
+        let (now, outcome) = (self.now(), outcome.clone());
+        let (shard, slot) = ((placed.place >> SLOT_BITS) as usize, placed.place as Slot);
+        if shard >= SHARDS {
+            return false;
+        }
+        let mut shard = self.lock(shard);
+        // Another operation may have the place by now.
+        let entry = shard.get_at_mut(slot);
+        let entry = entry.filter(|entry| entry.record.operation().id() == id);
+        let Some(entry) = entry.filter(|entry| entry.record.is_held_by(token)) else {
+            return false;
+        };
+        let record = &mut entry.record;
+        record.finish(token, outcome, None, now.wall, self.limits.ttl);
+        self.changed(shard, slot, now);
+        true
+    }
+
+    /// Accounts for a change of the operation in this slot, and wakes its waiters.
+    fn changed(&self, mut shard: MutexGuard<'_, Shard<T>>, slot: Slot, now: CurrentTime) {
+        let mut place = shard.place_at(slot);
+        let ends = place.entry().record.operation().state().is_terminal();
         // The operation ends before code of the application runs, such as its weigher.
         let woken = match ends {
             true => place.end(now.tick, self.limits.ttl),
@@ -173,11 +271,11 @@ impl<T: Payload> MemoryStore<T> {
         };
         let entry = place.entry();
         let of_request = entry.request().map_or(0, bytes::Bytes::len);
-        let after = self.limits.weigh(&record, of_request);
+        let after = self.limits.weigh(&entry.record, of_request);
         let before = std::mem::replace(&mut entry.weight, after);
         let (before, after) = (before.bytes(), after.bytes());
         self.shared.room.resize(before, after);
-        if let Some(owner) = record.owner() {
+        if let Some(owner) = entry.record.owner() {
             let (number, expires) = (entry.number, ends.then(|| entry.expires()));
             let ledger = &self.shared.room.ledger;
             ledger.change(owner, number, before, after, expires);
@@ -195,7 +293,6 @@ impl<T: Payload> MemoryStore<T> {
         if let Some(cell) = woken {
             cell.notify();
         }
-        Ok(Written::Done(record))
     }
 
     /// Notifies the node that held the operation.

@@ -148,12 +148,12 @@ impl<T> Record<T> {
     /// Moves the current version into the history. The version is not stored if this change
     /// and all changes before it are determined by the times of the operation.
     fn next_version(&mut self, leaves_time: bool) {
-        if !(leaves_time && self.history.is_implied_by_times()) {
+        if !(leaves_time && self.is_history_implied()) {
             let metadata = self.operation.metadata();
             let (at, progress) = (metadata.updated_at(), metadata.progress().cloned());
             let past = PastVersion::new(self.operation.state(), at, progress);
-            let history = std::mem::take(&mut self.history);
-            self.history = history.and(past, || self.history_from_times());
+            let history = std::mem::take(&mut self.rare().history);
+            self.rare().history = history.and(past, || self.history_from_times());
         }
         self.version = self.version.map(Version::next);
     }

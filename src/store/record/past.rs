@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::Record;
+use super::{RareParts, Record};
 use crate::{
     operation::{Operation, Snapshot, State, Status},
     store::{Version, history::PastVersion},
@@ -13,7 +13,10 @@ impl<T> Record<T> {
     /// version before the current one.
     #[must_use]
     pub fn history(&self) -> Cow<'_, [PastVersion]> {
-        self.history.past(|| self.history_from_times())
+        match &self.rare {
+            Some(rare) => rare.history.past(|| self.history_from_times()),
+            None => Cow::Owned(self.history_from_times()),
+        }
     }
 
     /// Returns the history of an operation that has only started and ended.
@@ -33,9 +36,13 @@ impl<T> Record<T> {
         self.version.map_or(0, |version| version.get() as usize - 1)
     }
 
-    /// Returns the heap size of the history in bytes.
-    pub(crate) fn history_bytes(&self) -> usize {
-        self.history.heap_bytes()
+    /// Returns the heap size of owner and history in bytes.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let Some(rare) = &self.rare else { return 0 };
+        let owner = rare.owner.as_ref();
+        size_of::<RareParts>()
+            + owner.map_or(0, |owner| owner.as_str().len() + 16)
+            + rare.history.heap_bytes()
     }
 
     /// Returns the records that led to this one, as far back as the history goes.
@@ -73,8 +80,8 @@ impl<T> Record<T> {
             Operation::from_parts(self.operation.id().clone(), Snapshot { status, metadata });
         Self {
             version,
-            owner: self.owner.clone(),
             ..Self::unversioned(operation)
         }
+        .with_owner(self.owner().cloned())
     }
 }

@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use tower_operations::{
     MemoryStore, OperationId, Outcome, Progress, RecordedResponse,
     store::{
         Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
-        LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Reclaimed, Record,
+        LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Placed, Reclaimed, Record,
         Repository, Reservation, Store, StoreError, Version, Watch, Written,
     },
 };
@@ -69,7 +70,7 @@ fn unless<'a>(refused: &Ids, ids: impl IntoIterator<Item = &'a OperationId>) -> 
 pub struct Hooked {
     pub inner: MemoryStore,
     hook: Arc<Hook>,
-    /// Whether the store claims that its writes never wait, even if the hook waits.
+    /// Whether the store creates and ends operations at once, unless the hook waits or fails.
     pub is_hasty: bool,
     /// The number of reads without an owner, which read whole operations.
     pub whole_reads: Arc<AtomicUsize>,
@@ -112,6 +113,15 @@ impl Hooked {
         self.gone.lock().unwrap().contains(id)
     }
 
+    /// Returns whether the store may act at once: the hook neither waits nor fails.
+    fn is_free(&self, call: Call, when: When) -> bool {
+        self.is_hasty && {
+            let mut context = Context::from_waker(Waker::noop());
+            let hooked = (self.hook)(call, when).as_mut().poll(&mut context);
+            matches!(hooked, Poll::Ready(Ok(())))
+        }
+    }
+
     async fn around<T>(&self, call: Call, inner: impl Future<Output = Answer<T>>) -> Answer<T> {
         (self.hook)(call, When::Before).await?;
         let answer = inner.await?;
@@ -120,7 +130,7 @@ impl Hooked {
     }
 }
 
-type Stored = Arc<Record<RecordedResponse>>;
+type Stored = Record<RecordedResponse>;
 
 impl Store for Hooked {
     type Output = RecordedResponse;
@@ -146,8 +156,26 @@ impl Store for Hooked {
 }
 
 impl Repository for Hooked {
-    fn never_waits(&self) -> bool {
-        self.is_hasty
+    fn create_now(&self, new: &NewOperation) -> Option<Placed> {
+        self.is_free(Call::Create, When::Before)
+            .then(|| self.inner.create_now(new))?
+            .filter(|_| self.is_free(Call::Create, When::After))
+    }
+
+    fn finish_now(
+        &self,
+        placed: Placed,
+        id: &OperationId,
+        token: FencingToken,
+        outcome: &Outcome<RecordedResponse>,
+    ) -> bool {
+        let is_held_up = self.hanging.lock().unwrap().contains(id)
+            || self.unending.lock().unwrap().contains(id)
+            || self.has_lost(id);
+        !is_held_up
+            && self.is_free(Call::Finish, When::Before)
+            && self.inner.finish_now(placed, id, token, outcome)
+            && self.is_free(Call::Finish, When::After)
     }
 
     async fn create(&self, new: NewOperation) -> Answer<Created<RecordedResponse>> {

@@ -22,7 +22,7 @@ use tower_operations::{
 use tower_operations_conformance as conformance;
 
 type Answer<T> = Result<T, StoreError>;
-type Found = Answer<Option<Arc<Record<RecordedResponse>>>>;
+type Found = Answer<Option<Record<RecordedResponse>>>;
 
 /// An operation and its time of creation.
 type Creation = (OperationId, Option<SystemTime>);

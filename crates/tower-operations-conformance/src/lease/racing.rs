@@ -98,7 +98,7 @@ where
         history.saw(&record);
         ok(store.release(&[held(&record)]).await);
         let answers = together((0..3).map(|number| {
-            let (store, record) = (Arc::clone(store), Arc::clone(&record));
+            let (store, record) = (store.clone(), record.clone());
             async move {
                 let (id, token) = (record.operation().id(), record.token());
                 match (number + round) % 3 {

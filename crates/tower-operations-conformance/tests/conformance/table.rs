@@ -3,7 +3,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    future::Future,
+    pin::pin,
     sync::Arc,
+    task::{Context, Poll, Waker},
     time::{Duration, SystemTime},
 };
 
@@ -19,8 +22,8 @@ use tower_operations::{
     RecordedResponse, Snapshot, State, Status,
     store::{
         Created, Cursor, FencingToken, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
-        LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Purge, Reclaimed, Record,
-        Repository, Reservation, Step, Store, StoreError, Version, Watch, Written,
+        LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Placed, Purge, Reclaimed,
+        Record, Repository, Reservation, Step, Store, StoreError, Version, Watch, Written,
     },
 };
 
@@ -37,7 +40,10 @@ pub(crate) enum Fault {
     GetNowIsStale,
     ResultsIgnoreTheOwner,
     IdsLoseTheirCase,
-    WritesWait,
+    PlacesIgnoreTheToken,
+    PlacesAreCreatedTwice,
+    PlacesLoseTheOutcome,
+    PlacesLoseTheStart,
     // Conditional writes.
     StartIgnoresTheToken,
     ReportIgnoresTheToken,
@@ -141,7 +147,7 @@ pub(crate) enum Fault {
     PurgeIgnoresTheLimit,
 }
 
-type Stored = Arc<Record<RecordedResponse>>;
+type Stored = Record<RecordedResponse>;
 type Result<T> = std::result::Result<T, StoreError>;
 
 #[derive(Debug)]
@@ -265,12 +271,12 @@ impl Table {
             Step::Next(next) => next,
         };
         let version = row.record.version().unwrap();
-        let next = Arc::new(match self.fault {
+        let next = match self.fault {
             Some(Fault::VersionsAreConstant) => with_version(&next, version),
             Some(Fault::VersionsSkip) => with_version(&next, version.next().next()),
             Some(Fault::HistoryIsLost) => next.with_history(Vec::new()),
             _ => next,
-        });
+        };
         // Starts are excluded: racing starts differ only if their timestamps do.
         let is_running = row.record.operation().state() == State::Running;
         if self.breaks(Fault::ChangesAreNotAtomic) && is_running {
@@ -286,7 +292,7 @@ impl Table {
             true => Some(from + self.ttl),
             false => row.until,
         };
-        let record = Arc::clone(&next);
+        let record = next.clone();
         rows.operations.insert(
             self.name(id),
             Row {
@@ -432,15 +438,70 @@ impl Store for Table {
     }
 }
 
+/// Whether a store with this fault creates operations at once.
+fn is_in_place(fault: Option<Fault>) -> bool {
+    matches!(
+        fault,
+        Some(
+            Fault::PlacesIgnoreTheToken
+                | Fault::PlacesAreCreatedTwice
+                | Fault::PlacesLoseTheOutcome
+                | Fault::PlacesLoseTheStart
+        )
+    )
+}
+
+/// Returns the output of a future that does not wait.
+fn now<T>(future: impl Future<Output = Result<T>>) -> T {
+    let polled = pin!(future).poll(&mut Context::from_waker(Waker::noop()));
+    match polled {
+        Poll::Ready(output) => output.unwrap(),
+        Poll::Pending => panic!("the table is in use"),
+    }
+}
+
 impl Repository for Table {
-    fn never_waits(&self) -> bool {
-        self.breaks(Fault::WritesWait)
+    fn create_now(&self, new: &NewOperation) -> Option<Placed> {
+        if !is_in_place(self.fault) {
+            return None;
+        }
+        let mut new = new.clone();
+        if self.breaks(Fault::PlacesLoseTheStart) {
+            new.is_running = false;
+        }
+        match now(self.create(new)) {
+            Created::New(record) => Some(record),
+            Created::Existing(record) if self.breaks(Fault::PlacesAreCreatedTwice) => Some(record),
+            _ => None,
+        }
+        .map(|record| Placed::new(record.operation().metadata().created_at().unwrap(), 0))
+    }
+
+    fn finish_now(
+        &self,
+        _: Placed,
+        id: &OperationId,
+        token: FencingToken,
+        outcome: &Outcome<RecordedResponse>,
+    ) -> bool {
+        if !is_in_place(self.fault) {
+            return false;
+        }
+        if self.breaks(Fault::PlacesLoseTheOutcome) {
+            let found = now(self.get(id));
+            return found.is_some_and(|record| record.is_held_by(token));
+        }
+        let token = match now(self.get(id)) {
+            Some(record) if self.breaks(Fault::PlacesIgnoreTheToken) => record.token(),
+            _ => token,
+        };
+        matches!(
+            now(self.finish(id, token, outcome.clone(), None)),
+            Written::Done(_)
+        )
     }
 
     async fn create(&self, new: NewOperation) -> Result<Created<RecordedResponse>> {
-        if self.breaks(Fault::WritesWait) {
-            yield_now().await;
-        }
         let record = match self.breaks(Fault::CreateLosesTheStart) {
             true => {
                 let mut pending = new.clone();
@@ -449,10 +510,10 @@ impl Repository for Table {
             }
             false => Record::create(&new, SystemTime::now()),
         };
-        let record = Arc::new(match self.breaks(Fault::CreateLosesTheOwner) {
+        let record = match self.breaks(Fault::CreateLosesTheOwner) {
             true => record.with_owner(None),
             false => record,
-        });
+        };
         let mut rows = self.rows().await;
         if let Some(key) = &new.key
             && !self.breaks(Fault::KeysAreIgnored)
@@ -501,7 +562,7 @@ impl Repository for Table {
         }
         rows.created += 1;
         let row = Row {
-            record: Arc::clone(&record),
+            record: record.clone(),
             number: rows.created,
             created: Instant::now(),
             until: new.lease.map(|lease| Instant::now() + lease.term),
@@ -646,7 +707,7 @@ impl Repository for Table {
             if self.breaks(Fault::KeysAreDeleted) {
                 rows.keys.remove(name);
             } else if let Some(key) = rows.keys.get_mut(name) {
-                key.target = KeyTarget::Deleted(Arc::clone(&row.record));
+                key.target = KeyTarget::Deleted(row.record.clone());
                 key.until = row.until.filter(|_| !self.breaks(Fault::KeysNeverExpire));
             }
         }
@@ -670,12 +731,11 @@ impl Table {
         let snapshot = Snapshot::new(stage, metadata.clone());
         let operation = Operation::from_parts(record.operation().id().clone(), snapshot);
         let version = record.version().unwrap();
-        Arc::new(
-            Record::restore(operation, version)
-                .with_owner(record.owner().cloned())
-                .with_holder(record.token(), record.node().cloned())
-                .with_attempts(record.attempts(), record.started_by()),
-        )
+
+        Record::restore(operation, version)
+            .with_owner(record.owner().cloned())
+            .with_holder(record.token(), record.node().cloned())
+            .with_attempts(record.attempts(), record.started_by())
     }
 }
 
@@ -756,7 +816,7 @@ impl Table {
         let mut reclaimed = Vec::new();
         for row in abandoned {
             let node = Some(lease.node.clone());
-            let record = Arc::new(match row.record.reclaimed(&lease.node) {
+            let record = match row.record.reclaimed(&lease.node) {
                 Step::Next(next) => match self.fault {
                     Some(Fault::ReclaimKeepsTheToken) => next.with_holder(row.record.token(), node),
                     Some(Fault::ReclaimKeepsTheVersion) => {
@@ -766,13 +826,13 @@ impl Table {
                 },
                 // Reached only by the fault that reclaims ended operations.
                 _ => with_next_version(&row.record).with_holder(row.record.token().next(), node),
-            });
+            };
             let until = match self.breaks(Fault::ReclaimKeepsTheTerm) {
                 true => row.until,
                 false => Some(Instant::now() + lease.term),
             };
             reclaimed.push(Reclaimed::new(
-                Arc::clone(&record),
+                record.clone(),
                 row.request
                     .clone()
                     .filter(|_| !self.breaks(Fault::ReclaimLosesTheRequest)),
@@ -813,7 +873,7 @@ impl Lease for Table {
                         row.until = Some(Instant::now() + lease.term);
                     }
                     if self.breaks(Fault::RenewIsAChange) {
-                        row.record = Arc::new(with_next_version(&row.record));
+                        row.record = with_next_version(&row.record);
                     }
                 }
                 None => lost.push(held.clone()),
@@ -866,13 +926,13 @@ impl Lease for Table {
             yield_now().await;
             rows = self.rows().await;
         }
-        let next = Arc::new(match self.breaks(Fault::ClaimsKeepTheToken) {
+        let next = match self.breaks(Fault::ClaimsKeepTheToken) {
             true => next.with_holder(held.token, Some(lease.node.clone())),
             false => next,
-        });
+        };
         let row = rows.operations.get_mut(&self.name(&held.id));
         let row = row.expect("the row was found above");
-        row.record = Arc::clone(&next);
+        row.record = next.clone();
         if !self.breaks(Fault::ClaimsKeepTheTerm) {
             row.until = Some(Instant::now() + lease.term);
         }
@@ -945,9 +1005,9 @@ impl Table {
             KeyTarget::Request => Reservation::InProgress,
             KeyTarget::Operation(id) => Reservation::Operation(self.find(rows, id)?.record),
             KeyTarget::Deleted(record) if self.breaks(Fault::DeletedIsReturned) => {
-                Reservation::Operation(Arc::clone(record))
+                Reservation::Operation(record.clone())
             }
-            KeyTarget::Deleted(record) => Reservation::Deleted(Arc::clone(record)),
+            KeyTarget::Deleted(record) => Reservation::Deleted(record.clone()),
             KeyTarget::Answer(_) if self.breaks(Fault::EarlyResponsesAreLost) => return None,
             KeyTarget::Answer(answer) => Reservation::Answered(Arc::clone(answer)),
         };
@@ -1075,7 +1135,7 @@ impl List for Table {
             .operations
             .values()
             .filter(|row| self.is_there(row) || self.breaks(Fault::ListsExpiredOperations))
-            .map(|row| (row.number, Arc::clone(&row.record)))
+            .map(|row| (row.number, row.record.clone()))
             .collect();
         numbered.sort_by_key(|(number, _)| *number);
         if !self.breaks(Fault::ListsTheOldestFirst) {

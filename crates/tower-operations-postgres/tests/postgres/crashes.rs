@@ -24,7 +24,7 @@ use crate::{
     server::Postgres,
 };
 
-type Stored = Arc<Record<RecordedResponse>>;
+type Stored = Record<RecordedResponse>;
 
 /// Records that were acknowledged or read, by id and version.
 #[derive(Default)]
@@ -47,7 +47,7 @@ impl Observations {
         let mut records = self.records.lock().unwrap();
         let before = records
             .entry((id, version))
-            .or_insert_with(|| Arc::clone(record));
+            .or_insert_with(|| record.clone());
         assert_eq!(before, record, "the content of a version changed");
     }
 

@@ -8,7 +8,6 @@ use std::{
     io::{BufRead, BufReader, Write as _},
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -89,7 +88,7 @@ async fn victim() {
     std::future::pending::<()>().await;
 }
 
-async fn live(store: &RedbStore) -> Vec<Arc<Record<RecordedResponse>>> {
+async fn live(store: &RedbStore) -> Vec<Record<RecordedResponse>> {
     let mut live = Vec::new();
     for state in [State::Pending, State::Running] {
         let query = ListQuery::new(None, 1000).with_state(state);

@@ -2,7 +2,6 @@
 
 use std::{
     error::Error,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -63,7 +62,7 @@ async fn a_closed_connection_fails_no_idempotent_call() {
         assert!(store.renew(&lease, &held).await.unwrap().is_empty());
         kill().await;
         let listed = store.list(&ListQuery::new(None, 9)).await.unwrap();
-        assert_eq!(listed.records, [Arc::clone(&record)]);
+        assert_eq!(listed.records, [record.clone()]);
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) struct Shared {
     pub(crate) forced: Mutex<HashMap<OperationId, Stored>>,
 }
 
-type Stored = Arc<Record<RecordedResponse>>;
+type Stored = Record<RecordedResponse>;
 type Answer<T> = Result<T, StoreError>;
 
 impl FaultyStore {
@@ -82,9 +82,9 @@ impl FaultyStore {
         let operation = Operation::from_parts(id.clone(), snapshot);
         let version = old.version().unwrap().next();
         let owner = old.owner().cloned();
-        let record = Arc::new(Record::restore(operation, version).with_owner(owner));
+        let record = Record::restore(operation, version).with_owner(owner);
         let mut forced = self.shared.forced.lock().unwrap();
-        forced.insert(id, Arc::clone(&record));
+        forced.insert(id, record.clone());
         record
     }
 
@@ -115,7 +115,7 @@ impl Store for FaultyStore {
             Some(record) if self.breaks(Law::Freshness) => {
                 let mut read = self.read.lock().unwrap();
                 let first = read.entry(id.clone()).or_insert(record);
-                Ok(Some(Arc::clone(first)))
+                Ok(Some(first.clone()))
             }
             found => Ok(found),
         }
@@ -133,7 +133,7 @@ impl Repository for FaultyStore {
                 sleep(Duration::from_millis(50)).await;
                 this.memory().await.create(new).await
             });
-            return Ok(Created::New(Arc::new(record)));
+            return Ok(Created::New(record));
         }
         memory.create(new).await
     }
