@@ -7,7 +7,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 mod sync {
-    pub(crate) use loom::sync::{Arc, Mutex, MutexGuard};
+    pub(crate) use loom::sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64};
 }
 
 #[path = "../src/store/wait.rs"]
@@ -18,6 +18,9 @@ mod gate;
 
 #[path = "../src/run/signals.rs"]
 mod signals;
+
+#[path = "../src/run/sweep_timer.rs"]
+mod sweep_timer;
 
 #[path = "../src/store/memory/keyring.rs"]
 mod keyring;
@@ -75,6 +78,7 @@ use loom::{
 };
 use shard::Tick;
 use signals::{RunSignals, StopCause};
+use sweep_timer::SweepTimer;
 use wait::{WaitCell, Waiter};
 
 /// Checks with at most two switches at any place. Three threads have more
@@ -476,5 +480,32 @@ fn no_report_and_no_stop_is_missed() {
         for thread in threads {
             thread.join().unwrap();
         }
+    });
+}
+
+/// A deadline is set while the sweep looks at the deadlines, and goes to sleep for long.
+#[test]
+fn a_deadline_that_a_look_misses_ends_the_sleep() {
+    model(|| {
+        let timer = Arc::new(SweepTimer::new());
+        let deadlines = Arc::new(loom::sync::Mutex::new(Vec::new()));
+        let run = {
+            let (timer, deadlines) = (Arc::clone(&timer), Arc::clone(&deadlines));
+            thread::spawn(move || {
+                deadlines.lock().unwrap().push(5);
+                timer.deadline_set(5);
+            })
+        };
+        loop {
+            let earlier = timer.begin();
+            let next = deadlines.lock().unwrap().first().copied();
+            timer.sleep_until(next.unwrap_or(100));
+            match next {
+                Some(_) => break,
+                // Blocks for ever, which loom reports, if the deadline is missed.
+                None => block_on(earlier),
+            }
+        }
+        run.join().unwrap();
     });
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{Response, Version};
-use tracing::field::display;
+use tracing::{Span, field::display};
 
 use super::{
     lent_body::RemainingBody,
@@ -17,7 +17,7 @@ use crate::{
     operation::{
         BufferedBody, FailureKind, Metadata, Operation, RecordedResponse, Snapshot, Status,
     },
-    run::current_span,
+    run::has_subscriber,
     store::{NewOperation, Placed, Record},
 };
 
@@ -35,7 +35,7 @@ pub(super) struct CreatedOperation(Operation<RecordedResponse>);
 
 impl CreatedOperation {
     pub(super) fn from_new(new: &NewOperation, placed: Placed) -> Self {
-        let mut metadata = Metadata::default().with_times_of_creation(placed.created_at);
+        let mut metadata = Metadata::default().with_times_of_creation(placed.created_at, false);
         if let Some(method) = &new.method {
             metadata = metadata.with_method(method.clone());
         }
@@ -117,7 +117,9 @@ impl AcceptResponder {
     ) -> (Response<BufferedBody>, ReplyKind) {
         // The span is that of the request; recording works if an outer layer declared this
         // field.
-        current_span().record("operation.id", display(operation.id()));
+        if has_subscriber() {
+            Span::current().record("operation.id", display(operation.id()));
+        }
         let policy = &self.policy;
         let mut context = Context::new(urls, &policy.shared.replay);
         context.retry_after = Some(whole_seconds(

@@ -90,10 +90,12 @@ impl Metadata {
         expires_at, with_expires_at, "expires";
     }
 
-    /// Sets when the operation was accepted and last changed.
-    pub(crate) fn with_times_of_creation(mut self, at: SystemTime) -> Self {
+    /// Sets when the operation was accepted and last changed, and when it was started if it is
+    /// running.
+    pub(crate) fn with_times_of_creation(mut self, at: SystemTime, is_running: bool) -> Self {
         let at = Some(at.into());
         (self.created_at, self.updated_at) = (at, at);
+        self.started_at = at.filter(|_| is_running);
         self
     }
 

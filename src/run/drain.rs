@@ -38,7 +38,7 @@ impl Drain {
 
     /// Refuses new requests with a 503 and answers held polls. Accepted operations continue.
     pub fn close(&self) {
-        self.0.closed().cancel();
+        self.0.close();
     }
 
     /// Returns the number of requests that are being accepted, pending or running.

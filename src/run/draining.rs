@@ -84,7 +84,7 @@ impl InFlight {
         });
         draining.until = draining.until.min(until);
         drop(running);
-        self.closed().cancel();
+        self.close();
         self.move_on();
     }
 
@@ -106,19 +106,22 @@ impl InFlight {
                 return DrainStep::Look(over + TO_RECORD);
             }
             None if !is_idle => {
-                let calls = running.calls.values();
-                let untold = running.live.iter().chain(calls);
-                let untold = untold.filter(|entry| !entry.work.is_stopped());
                 // Each run is told of the drain by its grace before the deadline.
-                let told_at = |entry: &LiveRun| draining.until.checked_sub(entry.grace);
+                let until = draining.until;
+                let untold = |run: &LiveRun| {
+                    let at = until.checked_sub(run.grace);
+                    (!run.work.is_stopped()).then(|| (at, Arc::clone(&run.work)))
+                };
+                let mut all = self.live().map(untold);
+                all.extend(running.calls.values().map(untold));
+                let is_due = |at: &Option<Instant>| at.is_none_or(|at| at <= now);
                 let (due, not_due): (Vec<_>, Vec<_>) =
-                    untold.partition(|entry| told_at(entry).is_none_or(|at| at <= now));
+                    all.into_iter().flatten().partition(|(at, _)| is_due(at));
                 if !due.is_empty() {
-                    let works = due.iter().map(|entry| Arc::clone(&entry.work));
-                    return DrainStep::Tell(works.collect());
+                    return DrainStep::Tell(due.into_iter().map(|(_, work)| work).collect());
                 }
                 if now < draining.until {
-                    let next = not_due.into_iter().filter_map(told_at).min();
+                    let next = not_due.into_iter().filter_map(|(at, _)| at).min();
                     return DrainStep::Look(next.unwrap_or(draining.until));
                 }
                 // Runs that enter from now on see this; earlier runs were told.
@@ -130,7 +133,7 @@ impl InFlight {
             Some(_) => {}
         }
         let mut tally = std::mem::take(&mut draining.tally);
-        let unrecorded = running.live.iter().map(|entry| entry.work.id.clone());
+        let unrecorded = self.live().map(|run| run.work.id.clone());
         tally.unrecorded.extend(unrecorded);
         let have_answers = tally.unrecorded.len() + tally.leaving;
         let being_accepted = self.admitted().saturating_sub(have_answers);
@@ -155,7 +158,7 @@ impl InFlight {
 
     /// Counts a request that was answered without becoming an operation.
     pub(crate) fn answered(&self) {
-        if self.closed().is_cancelled()
+        if self.is_closed()
             && let Some(tally) = self.running().tally()
         {
             tally.answered += 1;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     InFlight, Runtime, catch_panic::CatchPanic, failures::unreadable, run_context::RunContext,
@@ -101,20 +101,8 @@ async fn beat<R: Lease>(
     };
     tokio::select! {
         () = rounds => {}
-        () = sweep(&in_flight) => {}
+        () = in_flight.sweep() => {}
         () = abandoned.cancelled() => {}
-    }
-}
-
-/// Tells each run when its deadline is over. Sleeps until the earliest deadline.
-async fn sweep(in_flight: &InFlight) {
-    loop {
-        // Created before the look, so that no earlier deadline is missed.
-        let earlier = in_flight.earlier_deadline();
-        match in_flight.sweep() {
-            Some(next) => drop(timeout_at(next, earlier).await),
-            None => earlier.await,
-        }
     }
 }
 

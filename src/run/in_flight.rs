@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
     pass_through::PassThrough,
     run_context::RunContext,
     signals::StopCause,
+    sweep_timer::SweepTimer,
 };
 use crate::{
     operation::OperationId,
@@ -39,11 +40,14 @@ pub(crate) struct InFlight {
     passing: AtomicUsize,
     /// The shares of known owners in the admitted requests.
     shares: Arc<OwnerQuotas>,
+    live: LiveRuns,
     running: Mutex<RunningState>,
     /// The cell is notified when the last request leaves, and when a drain has to look again.
     moved: Arc<WaitCell>,
-    /// The cell is notified when a deadline is earlier than the sweep knows.
-    earlier: Arc<WaitCell>,
+    sweep: SweepTimer,
+    created: Instant,
+    /// Whether no new work is admitted, set before the token is canceled.
+    is_closed: AtomicBool,
     /// The token is canceled when no new work is admitted.
     closed: CancellationToken,
     /// The token is canceled when the time of a drain is over.
@@ -55,9 +59,6 @@ pub(crate) struct InFlight {
 
 #[derive(Debug, Default)]
 pub(super) struct RunningState {
-    pub(super) live: LiveRuns,
-    /// The deadline that the sweep waits for; `None` if it waits for a first one.
-    swept_at: Option<Instant>,
     /// Awaited calls that may still be answered directly.
     pub(super) calls: Slots<LiveRun>,
     /// The state of the drain, set once a drain begins.
@@ -73,6 +74,9 @@ pub(crate) enum AdmissionError {
     Closed,
 }
 
+/// The longest sleep of the sweep. A deadline after it needs no notice of its own.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
 impl InFlight {
     pub(crate) fn new(max: usize) -> Self {
         Self {
@@ -80,9 +84,12 @@ impl InFlight {
             max: AtomicUsize::new(max),
             passing: AtomicUsize::new(0),
             shares: Arc::new(OwnerQuotas::new()),
+            live: LiveRuns::default(),
             running: Mutex::default(),
             moved: Arc::default(),
-            earlier: Arc::default(),
+            sweep: SweepTimer::new(),
+            created: Instant::now(),
+            is_closed: AtomicBool::new(false),
             closed: CancellationToken::new(),
             over: CancellationToken::new(),
             abandoned: CancellationToken::new(),
@@ -104,7 +111,7 @@ impl InFlight {
         let before = self.admitted.fetch_add(1, SeqCst);
         let admitted = AdmissionPermit::to(self);
         // Checked after the count, since a drain closes first and then reads the count.
-        if self.closed.is_cancelled() {
+        if self.is_closed() {
             return Err(AdmissionError::Closed);
         }
         if before >= self.max.load(SeqCst) {
@@ -163,7 +170,7 @@ impl InFlight {
         grace: Duration,
     ) -> Option<LiveGuard> {
         let run = LiveRun::new(Arc::clone(&work), grace);
-        let ticket = self.running().live.insert(run)?;
+        let ticket = self.live.insert(run)?;
         self.tell_of_drain(&work);
         Some(LiveGuard {
             in_flight: Arc::clone(self),
@@ -191,7 +198,7 @@ impl InFlight {
     /// Makes a drain in progress see this run, and stops the run if the time is over.
     fn tell_of_drain(&self, work: &RunContext) {
         // Checked after the run was added, since a drain closes first and then looks.
-        if !self.closed.is_cancelled() {
+        if !self.is_closed() {
             return;
         }
         let is_over = {
@@ -204,55 +211,50 @@ impl InFlight {
         }
     }
 
+    pub(super) fn live(&self) -> &LiveRuns {
+        &self.live
+    }
+
     pub(super) fn lease_handles(&self) -> Vec<LeaseHandle> {
-        let running = self.running();
-        running
-            .live
-            .iter()
-            .map(|it| it.work.lease_handle())
-            .collect()
+        self.live.map(|run| run.work.lease_handle())
     }
 
     pub(super) fn held_among(&self, ids: &[OperationId]) -> Vec<LeaseHandle> {
-        let running = self.running();
-        let entries = ids.iter().flat_map(|id| running.live.with_id(id));
-        entries.map(|it| it.work.lease_handle()).collect()
+        let works = ids.iter().flat_map(|id| self.live.with_id(id));
+        works.map(|work| work.lease_handle()).collect()
     }
 
     /// Notes hints that these operations were ended or reclaimed from outside.
     pub(super) fn note_revocations(&self, ids: &[OperationId]) {
-        let running = self.running();
-        let works = ids.iter().flat_map(|id| running.live.with_id(id));
-        works.for_each(|entry| entry.work.note_revocation());
+        let works = ids.iter().flat_map(|id| self.live.with_id(id));
+        works.for_each(|work| work.note_revocation());
     }
 
     /// Stops the runs of lost leases.
     pub(super) fn stop_lost(&self, lost: &[LeaseHandle]) {
-        let works: Vec<_> = {
-            let running = self.running();
-            let lost = lost
-                .iter()
-                .filter_map(|lost| running.live.get(&lost.id, lost.token));
-            lost.map(|it| Arc::clone(&it.work)).collect()
-        };
-        works.iter().for_each(|work| work.stop(StopCause::Recalled));
+        let works = lost
+            .iter()
+            .filter_map(|lost| self.live.get(&lost.id, lost.token));
+        works.for_each(|work| work.stop(StopCause::Recalled));
     }
 
-    /// Returns a waiter for a deadline that is earlier than the sweep knows.
-    pub(super) fn earlier_deadline(&self) -> Waiter {
-        Waiter::new(&self.earlier)
+    /// Tells each run when its deadline is over. Never returns.
+    pub(super) async fn sweep(&self) {
+        loop {
+            let earlier = self.sweep.begin();
+            let (overdue, next) = self.live.sweep(Instant::now());
+            overdue.iter().for_each(|work| work.signals.overdue());
+            let at_most = Instant::now() + LONGEST_SLEEP;
+            let until = next.map_or(at_most, |next| next.min(at_most));
+            self.sweep.sleep_until(self.moment(until));
+            drop(timeout_at(until, earlier).await);
+        }
     }
 
-    /// Tells the runs whose deadlines are over, and returns the next deadline.
-    pub(super) fn sweep(&self) -> Option<Instant> {
-        let (overdue, next) = {
-            let mut running = self.running();
-            let swept = running.live.take_overdue(Instant::now());
-            running.swept_at = swept.1;
-            swept
-        };
-        overdue.iter().for_each(|work| work.signals.overdue());
-        next
+    /// Returns a moment for the timer of the sweep, in nanoseconds.
+    fn moment(&self, at: Instant) -> u64 {
+        let after = at.saturating_duration_since(self.created).as_nanos();
+        u64::try_from(after).unwrap_or(u64::MAX - 1)
     }
 
     /// Returns a waiter for the moment when the last request leaves, or a drain has to look
@@ -264,6 +266,17 @@ impl InFlight {
     /// Makes drains look again.
     pub(super) fn move_on(&self) {
         self.moved.notify();
+    }
+
+    /// Refuses new work.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, SeqCst);
+        self.closed.cancel();
+    }
+
+    /// Returns whether no new work is admitted.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.load(SeqCst)
     }
 
     pub(crate) fn closed(&self) -> &CancellationToken {
@@ -287,13 +300,10 @@ impl InFlight {
 
     /// Ends the heartbeat if no run is live. Returns false if the heartbeat must continue.
     pub(super) fn rest(&self) -> bool {
-        // The lock is the one that `enter` takes before it asks for a heartbeat.
-        let running = self.running();
-        let idle = running.live.is_empty();
-        if idle {
-            self.heartbeat.store(false, SeqCst);
-        }
-        idle
+        // Stored before the check: a run that the check misses sees that there is no heartbeat.
+        self.heartbeat.store(false, SeqCst);
+        // If a run has started another heartbeat since, this one is not needed any more.
+        self.live.is_empty() || self.heartbeat.swap(true, SeqCst)
     }
 
     /// Notes that the heartbeat ended with its runtime: the remaining runs restart it on
@@ -302,12 +312,9 @@ impl InFlight {
         if self.abandoned.is_cancelled() {
             return;
         }
-        let works: Vec<_> = {
-            let running = self.running();
-            // Stored under the lock, so that later runs see that there is no heartbeat.
-            self.heartbeat.store(false, SeqCst);
-            running.live.iter().map(|it| Arc::clone(&it.work)).collect()
-        };
+        // Stored before the runs are told, so that later runs see that there is no heartbeat.
+        self.heartbeat.store(false, SeqCst);
+        let works = self.live.map(|run| Arc::clone(&run.work));
         works.iter().for_each(|work| work.signals.needs_heartbeat());
     }
 
@@ -317,7 +324,7 @@ impl InFlight {
 
     /// Removes one request from a count.
     fn left(&self, count: &AtomicUsize) {
-        if count.fetch_sub(1, SeqCst) == 1 && self.closed.is_cancelled() {
+        if count.fetch_sub(1, SeqCst) == 1 && self.is_closed() {
             self.moved.notify();
         }
     }
@@ -365,22 +372,20 @@ impl LiveGuard {
     /// when it is over. Returns the deadline.
     pub(super) fn set_deadline(&self, span: Duration) -> Instant {
         let at = Instant::now() + span;
-        let is_earlier = {
-            let mut running = self.in_flight.running();
-            running.live.set_deadline(self.ticket, at, span)
-                && running.swept_at.is_none_or(|swept_at| at < swept_at)
-        };
-        if is_earlier {
-            self.in_flight.earlier.notify();
-        }
+        self.in_flight.live.set_deadline(self.ticket, at, span);
+        self.in_flight.sweep.deadline_set(self.in_flight.moment(at));
         at
     }
 }
 
 impl Drop for LiveGuard {
     fn drop(&mut self) {
+        if !self.in_flight.is_closed() {
+            return self.in_flight.live.remove(self.ticket);
+        }
+        // Under the lock of the drain, so that its report has the run once.
         let mut running = self.in_flight.running();
-        running.live.remove(self.ticket);
+        self.in_flight.live.remove(self.ticket);
         if let Some(tally) = running.tally() {
             tally.count(&self.work);
         }

@@ -1,6 +1,10 @@
 //! The live runs of a node.
 
-use std::{hash::BuildHasher, sync::Arc, time::Duration};
+use std::{
+    hash::BuildHasher,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
@@ -54,101 +58,166 @@ impl ListEntry for LiveRun {
 }
 
 /// The place of a live run, valid until the run is removed.
-pub(super) type Ticket = Slot;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket {
+    shard: u8,
+    slot: Slot,
+}
 
 /// The live runs, by ticket, by deadline, and by the operation's id and fencing token.
 ///
 /// An id alone does not identify a run: a client may reuse the id of a deleted operation whose
 /// handler has not ended yet, and a reclaimed operation may return to this node under a newer
 /// token.
+///
+/// The runs are divided into shards, so that threads rarely wait for each other.
 #[derive(Debug, Default)]
 pub(super) struct LiveRuns {
-    runs: Slots<LiveRun>,
-    /// The tickets, hashed by id: all runs of one id have the same hash.
-    tickets: HashTable<Ticket>,
+    shards: [LiveShard; SHARDS],
     hasher: RandomState,
+}
+
+const SHARDS: usize = 16;
+
+/// A shard in cache lines of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct LiveShard(Mutex<ShardedRuns>);
+
+#[derive(Debug, Default)]
+struct ShardedRuns {
+    runs: Slots<LiveRun>,
+    /// The slots, hashed by id: all runs of one id have the same hash.
+    slots: HashTable<Slot>,
     /// The runs that wait, in the order of their deadlines.
     deadlines: DeadlineLists,
 }
 
+impl LiveShard {
+    fn lock(&self) -> MutexGuard<'_, ShardedRuns> {
+        // Nothing in a critical section panics halfway through a change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ShardedRuns {
+    fn find(&self, hash: u64, id: &OperationId, token: FencingToken) -> Option<&LiveRun> {
+        let work = |slot: &Slot| &self.runs[*slot].work;
+        let is_it = |slot: &Slot| work(slot).id == *id && work(slot).token() == token;
+        self.runs.get(*self.slots.find(hash, is_it)?)
+    }
+}
+
 impl LiveRuns {
+    fn shard(&self, hash: u64) -> usize {
+        // The table of a shard uses the other bits.
+        (hash >> 32) as usize % SHARDS
+    }
+
     /// Adds a run. Returns `None` if the run is already there.
-    pub(super) fn insert(&mut self, run: LiveRun) -> Option<Ticket> {
+    pub(super) fn insert(&self, run: LiveRun) -> Option<Ticket> {
         let hash = self.hasher.hash_one(&run.work.id);
-        if self.find(hash, &run.work.id, run.work.token()).is_some() {
+        let shard = self.shard(hash);
+        let mut sharded = self.shards[shard].lock();
+        if sharded.find(hash, &run.work.id, run.work.token()).is_some() {
             return None;
         }
-        let ticket = self.runs.insert(run);
-        let Self {
-            runs,
-            tickets,
-            hasher,
-            ..
-        } = self;
-        tickets.insert_unique(hash, ticket, |ticket| {
-            hasher.hash_one(&runs[*ticket].work.id)
-        });
-        Some(ticket)
+        let ShardedRuns { runs, slots, .. } = &mut *sharded;
+        let slot = runs.insert(run);
+        let hash_of = |slot: &Slot| self.hasher.hash_one(&runs[*slot].work.id);
+        slots.insert_unique(hash, slot, hash_of);
+        let shard = shard as u8;
+        Some(Ticket { shard, slot })
     }
 
     /// Removes a run.
-    pub(super) fn remove(&mut self, ticket: Ticket) {
-        self.deadlines.remove(&mut self.runs, ticket);
-        let Some(run) = self.runs.remove(ticket) else {
-            return;
-        };
-        let hash = self.hasher.hash_one(&run.work.id);
-        if let Ok(found) = self.tickets.find_entry(hash, |other| *other == ticket) {
+    pub(super) fn remove(&self, Ticket { shard, slot }: Ticket) {
+        let mut sharded = self.shards[usize::from(shard)].lock();
+        let ShardedRuns {
+            runs,
+            slots,
+            deadlines,
+            ..
+        } = &mut *sharded;
+        if runs[slot].deadline.is_some() {
+            deadlines.remove(runs, slot);
+        }
+        let run = runs.remove(slot);
+        if let Some(run) = &run
+            && let hash = self.hasher.hash_one(&run.work.id)
+            && let Ok(found) = slots.find_entry(hash, |other| *other == slot)
+        {
             found.remove();
         }
+        // The run is dropped outside of the lock.
+        drop(sharded);
     }
 
-    /// Sets the deadline of a run, `span` from now on. Returns whether it is the earliest
-    /// deadline with this span.
-    pub(super) fn set_deadline(&mut self, ticket: Ticket, at: Instant, span: Duration) -> bool {
-        self.deadlines.remove(&mut self.runs, ticket);
-        self.runs[ticket].deadline = Some(at);
-        self.deadlines.insert(&mut self.runs, ticket, span)
+    /// Sets the deadline of a run, `span` from now on.
+    pub(super) fn set_deadline(&self, Ticket { shard, slot }: Ticket, at: Instant, span: Duration) {
+        let mut sharded = self.shards[usize::from(shard)].lock();
+        let ShardedRuns {
+            runs, deadlines, ..
+        } = &mut *sharded;
+        if runs[slot].deadline.replace(at).is_some() {
+            deadlines.remove(runs, slot);
+        }
+        deadlines.insert(runs, slot, span);
     }
 
     /// Removes the deadlines up to `now`, and returns their runs and the next deadline.
-    pub(super) fn take_overdue(&mut self, now: Instant) -> (Vec<Arc<RunContext>>, Option<Instant>) {
-        let mut overdue = Vec::new();
-        loop {
-            match self.deadlines.first(&self.runs) {
-                Some((at, ticket)) if at <= Some(now) => {
-                    self.deadlines.remove(&mut self.runs, ticket);
-                    overdue.push(Arc::clone(&self.runs[ticket].work));
+    pub(super) fn sweep(&self, now: Instant) -> (Vec<Arc<RunContext>>, Option<Instant>) {
+        let (mut overdue, mut earliest) = (Vec::new(), None);
+        for shard in &self.shards {
+            let mut sharded = shard.lock();
+            let ShardedRuns {
+                runs, deadlines, ..
+            } = &mut *sharded;
+            let next = loop {
+                match deadlines.first(runs) {
+                    Some((at, slot)) if at <= Some(now) => {
+                        deadlines.remove(runs, slot);
+                        runs[slot].deadline = None;
+                        overdue.push(Arc::clone(&runs[slot].work));
+                    }
+                    next => break next.and_then(|(at, _)| at),
                 }
-                next => return (overdue, next.and_then(|(at, _)| at)),
-            }
+            };
+            earliest = earliest.into_iter().chain(next).min();
         }
+        (overdue, earliest)
     }
 
-    pub(super) fn get(&self, id: &OperationId, token: FencingToken) -> Option<&LiveRun> {
-        self.find(self.hasher.hash_one(id), id, token)
-    }
-
-    fn find(&self, hash: u64, id: &OperationId, token: FencingToken) -> Option<&LiveRun> {
-        let work = |ticket: &Ticket| &self.runs[*ticket].work;
-        let is_it = |ticket: &Ticket| work(ticket).id == *id && work(ticket).token() == token;
-        self.runs.get(*self.tickets.find(hash, is_it)?)
+    /// Returns the run of an operation with this token.
+    pub(super) fn get(&self, id: &OperationId, token: FencingToken) -> Option<Arc<RunContext>> {
+        let hash = self.hasher.hash_one(id);
+        let sharded = self.shards[self.shard(hash)].lock();
+        let run = sharded.find(hash, id, token)?;
+        Some(Arc::clone(&run.work))
     }
 
     /// Returns the runs of one operation, or of several operations that had the same id one
     /// after another.
-    pub(super) fn with_id<'a>(&'a self, id: &'a OperationId) -> impl Iterator<Item = &'a LiveRun> {
+    pub(super) fn with_id(&self, id: &OperationId) -> Vec<Arc<RunContext>> {
         let hash = self.hasher.hash_one(id);
-        let runs = self.tickets.iter_hash(hash).map(|it| &self.runs[*it]);
+        let sharded = self.shards[self.shard(hash)].lock();
+        let runs = sharded.slots.iter_hash(hash).map(|it| &sharded.runs[*it]);
         runs.filter(|run| run.work.id == *id)
+            .map(|run| Arc::clone(&run.work))
+            .collect()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &LiveRun> {
-        self.runs.values()
+    /// Returns what `read` returns of each run.
+    pub(super) fn map<T>(&self, read: impl Fn(&LiveRun) -> T) -> Vec<T> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            all.extend(shard.lock().runs.values().map(&read));
+        }
+        all
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+        self.shards.iter().all(|shard| shard.lock().runs.is_empty())
     }
 }
 
@@ -161,7 +230,7 @@ mod tests {
         Arc::new(RunContext::new(id.clone(), token, 1))
     }
 
-    fn insert(live: &mut LiveRuns, work: &Arc<RunContext>) -> Option<Ticket> {
+    fn insert(live: &LiveRuns, work: &Arc<RunContext>) -> Option<Ticket> {
         live.insert(LiveRun::new(Arc::clone(work), Duration::ZERO))
     }
 
@@ -169,15 +238,15 @@ mod tests {
     fn runs_of_one_id_are_distinguished_by_their_tokens() {
         let id = OperationId::new();
         let (older, newer, same) = (work(&id, 7), work(&id, 8), work(&id, 8));
-        let mut live = LiveRuns::default();
-        let first = insert(&mut live, &older).unwrap();
-        let second = insert(&mut live, &newer).unwrap();
-        assert_eq!(insert(&mut live, &same), None, "it is there already");
-        assert_eq!(live.with_id(&id).count(), 2);
+        let live = LiveRuns::default();
+        let first = insert(&live, &older).unwrap();
+        let second = insert(&live, &newer).unwrap();
+        assert_eq!(insert(&live, &same), None, "it is there already");
+        assert_eq!(live.with_id(&id).len(), 2);
         live.remove(first);
         assert!(live.get(&id, older.token()).is_none());
         let found = live.get(&id, newer.token()).unwrap();
-        assert!(Arc::ptr_eq(&found.work, &newer));
+        assert!(Arc::ptr_eq(&found, &newer));
         live.remove(second);
         assert!(live.is_empty());
     }
@@ -186,28 +255,25 @@ mod tests {
     fn runs_are_overdue_in_the_order_of_their_deadlines() {
         let (short, long) = (Duration::from_secs(1), Duration::from_secs(60));
         let begun = Instant::now();
-        let mut live = LiveRuns::default();
+        let live = LiveRuns::default();
         let runs: Vec<_> = (0..4)
             .map(|token| work(&OperationId::new(), token))
             .collect();
-        let tickets: Vec<_> = runs
-            .iter()
-            .map(|it| insert(&mut live, it).unwrap())
-            .collect();
-        assert!(live.set_deadline(tickets[0], begun + long, long));
-        assert!(live.set_deadline(tickets[1], begun + short, short));
-        assert!(!live.set_deadline(tickets[2], begun + 2 * short, short));
+        let tickets: Vec<_> = runs.iter().map(|it| insert(&live, it).unwrap()).collect();
+        live.set_deadline(tickets[0], begun + long, long);
+        live.set_deadline(tickets[1], begun + short, short);
+        live.set_deadline(tickets[2], begun + 2 * short, short);
         // A new deadline replaces the one before.
-        assert!(live.set_deadline(tickets[0], begun + 3 * short, long));
-        let overdue = live.take_overdue(begun);
+        live.set_deadline(tickets[0], begun + 3 * short, long);
+        let overdue = live.sweep(begun);
         assert_eq!(ids(overdue), (Vec::new(), Some(begun + short)));
         live.remove(tickets[2]);
-        let overdue = live.take_overdue(begun + 2 * short);
+        let overdue = live.sweep(begun + 2 * short);
         assert_eq!(
             ids(overdue),
             (vec![runs[1].id.clone()], Some(begun + 3 * short))
         );
-        let overdue = live.take_overdue(begun + long);
+        let overdue = live.sweep(begun + long);
         assert_eq!(ids(overdue), (vec![runs[0].id.clone()], None));
     }
 

@@ -110,6 +110,7 @@ mod signals;
 mod span;
 pub(crate) mod stored_request;
 mod supervise;
+mod sweep_timer;
 mod timeout;
 
 pub use accepted_request::AcceptedRequest;
@@ -138,7 +139,7 @@ pub use recovery::{Recovery, RecoveryStats};
 pub(crate) use run_context::RunContext;
 pub(crate) use runtime::Runtime;
 pub use service::{RunFuture, RunOutcome, RunService};
-pub(crate) use span::{current_span, operation_span};
+pub(crate) use span::{current_span, has_subscriber, operation_span};
 pub(crate) use timeout::Timeout;
 
 // Under these names `gate` and `signals` are compiled over the primitives of a model checker.

@@ -5,11 +5,9 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
 };
 
-use tracing::level_filters::LevelFilter;
-
 use super::{
     RunOutcome, Runtime, catch_panic::catch_panic, log_end, persist::retry_until_certain_for,
-    run_context::RunContext,
+    run_context::RunContext, span::has_subscriber,
 };
 use crate::{
     operation::{FailureKind, OperationId, Outcome, RecordedResponse},
@@ -55,7 +53,7 @@ where
     }
     crash_point!("finished");
     work.recorded_as(outcome);
-    if LevelFilter::current() != LevelFilter::OFF {
+    if has_subscriber() {
         log_end_of(node, &work.id);
     }
     true

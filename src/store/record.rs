@@ -56,7 +56,7 @@ impl<T> Record<T> {
     /// [running](NewOperation::is_running).
     #[must_use]
     pub fn create(new: &NewOperation, at: SystemTime) -> Self {
-        let mut metadata = Metadata::default().with_created_at(at).with_updated_at(at);
+        let mut metadata = Metadata::default().with_times_of_creation(at, new.is_running);
         if let Some(method) = &new.method {
             metadata = metadata.with_method(method.clone());
         }
@@ -64,10 +64,7 @@ impl<T> Record<T> {
             metadata = metadata.with_name(Arc::clone(name));
         }
         let status = match new.is_running {
-            true => {
-                metadata = metadata.with_started_at(at);
-                Status::Running
-            }
+            true => Status::Running,
             false => Status::Pending,
         };
         Self {
