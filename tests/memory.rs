@@ -1297,9 +1297,12 @@ async fn a_list_and_a_reclaim_read_no_more_than_they_return() {
     for _ in 0..30 {
         create(&store, operation_of("bob").with_lease(lease("a", 0))).await;
     }
-    let full_list = shortest(async || store.list(&ListQuery::new(None, 20)).await).await;
-    for owner in ["ada", "bob"] {
-        let query = ListQuery::new(Some(Owner::new(owner)), 20);
+    // The first list of operations without an owner visits all of them.
+    let begun = std::time::Instant::now();
+    store.list(&ListQuery::new(None, 20)).await.unwrap();
+    let full_list = begun.elapsed();
+    for owner in [Some("ada"), Some("bob"), None] {
+        let query = ListQuery::new(owner.map(Owner::new), 20);
         assert_eq!(store.list(&query).await.unwrap().records.len(), 20);
         let page = shortest(async || store.list(&query).await).await;
         assert!(page < full_list / 20, "{page:?} and {full_list:?}");

@@ -9,7 +9,9 @@ use tower_operations::BufferedBody;
 use crate::{
     OPERATIONS,
     hand::{self, Operation, Operations, StoredResult},
-    prepared::{Routine, accept_all, posts, routine, runtime},
+    prepared::{
+        Routine, SLEEP, accept_all, accept_at_once, paused_runtime, posts, routine, runtime,
+    },
     report::report,
 };
 
@@ -21,6 +23,19 @@ pub(crate) fn accept_by_hand_routine<R: StoredResult>() -> Routine {
     let requests = posts();
     routine(runtime, async move {
         accept_all(&app, requests).await;
+        std::mem::forget(app);
+    })
+}
+
+/// All operations are live at the same time.
+pub(crate) fn accept_live_by_hand_routine<R: StoredResult>() -> Routine {
+    let (runtime, operations) = (paused_runtime(), Operations::<R>::default());
+    let app = hand::app(operations, SLEEP);
+    let posts = |count| posts(count).into_iter().map(to_axum).collect();
+    runtime.block_on(accept_at_once(&app, posts(2 * OPERATIONS)));
+    let requests = posts(OPERATIONS);
+    routine(runtime, async move {
+        accept_at_once(&app, requests).await;
         std::mem::forget(app);
     })
 }

@@ -30,10 +30,10 @@ use gungraun::{
 };
 use serde_json::{Value, value::RawValue};
 
-use by_hand::{accept_by_hand_routine, poll_by_hand_routine};
+use by_hand::{accept_by_hand_routine, accept_live_by_hand_routine, poll_by_hand_routine};
 use ours::{
-    accept_full_routine, accept_routine, accept_waiting_routine, finish_routine, poll_routine,
-    spawn_routine,
+    accept_full_routine, accept_live_routine, accept_routine, accept_waiting_routine,
+    finish_routine, poll_routine, spawn_routine,
 };
 use prepared::Routine;
 
@@ -43,6 +43,21 @@ const OPERATIONS: usize = 1_000;
 const TOLERANCE: u64 = 5;
 
 const NUMBERS: &str = include_str!("../instructions.toml");
+
+/// Counts with the caches of a core: 32 KiB for code, 32 KiB for data, and 512 KiB for both.
+fn caches() -> Callgrind {
+    Callgrind::with_args([
+        "--cache-sim=yes",
+        "--I1=32768,8,64",
+        "--D1=32768,8,64",
+        "--LL=524288,8,64",
+    ])
+}
+
+/// The configuration of a benchmark without a limit.
+fn unlimited() -> LibraryBenchmarkConfig {
+    LibraryBenchmarkConfig::default().tool(caches()).clone()
+}
 
 /// Returns the limit for `OPERATIONS` operations of this kind.
 fn limit(kind: &str) -> LibraryBenchmarkConfig {
@@ -54,9 +69,7 @@ fn limit(kind: &str) -> LibraryBenchmarkConfig {
         .unwrap_or_else(|| panic!("{kind} is not in instructions.toml"))
         .unwrap_or_else(|error| panic!("instructions.toml: {kind}: {error}"));
     let limit = number * OPERATIONS as u64 * (100 + TOLERANCE) / 100;
-    let callgrind = Callgrind::default()
-        .hard_limits([(EventKind::Ir, limit)])
-        .clone();
+    let callgrind = caches().hard_limits([(EventKind::Ir, limit)]).clone();
     LibraryBenchmarkConfig::default().tool(callgrind).clone()
 }
 
@@ -71,6 +84,13 @@ fn accept(routine: Routine) {
 #[library_benchmark(config = limit("accept_waiting"))]
 #[bench::thousand(accept_waiting_routine())]
 fn accept_waiting(routine: Routine) {
+    routine();
+}
+
+// A request whose operation is live together with a thousand others.
+#[library_benchmark(config = limit("accept_live"))]
+#[bench::thousand(accept_live_routine())]
+fn accept_live(routine: Routine) {
     routine();
 }
 
@@ -103,25 +123,31 @@ fn poll(routine: Routine) {
 }
 
 // The implementation by hand is measured for comparison, without a limit.
-#[library_benchmark]
+#[library_benchmark(config = unlimited())]
 #[bench::thousand(accept_by_hand_routine::<Value>())]
 fn accept_by_hand(routine: Routine) {
     routine();
 }
 
-#[library_benchmark]
+#[library_benchmark(config = unlimited())]
 #[bench::thousand(accept_by_hand_routine::<Box<RawValue>>())]
 fn accept_by_careful_hand(routine: Routine) {
     routine();
 }
 
-#[library_benchmark]
+#[library_benchmark(config = unlimited())]
+#[bench::thousand(accept_live_by_hand_routine::<Box<RawValue>>())]
+fn accept_live_by_careful_hand(routine: Routine) {
+    routine();
+}
+
+#[library_benchmark(config = unlimited())]
 #[bench::thousand(poll_by_hand_routine::<Value>())]
 fn poll_by_hand(routine: Routine) {
     routine();
 }
 
-#[library_benchmark]
+#[library_benchmark(config = unlimited())]
 #[bench::thousand(poll_by_hand_routine::<Box<RawValue>>())]
 fn poll_by_careful_hand(routine: Routine) {
     routine();
@@ -132,12 +158,14 @@ library_benchmark_group!(
     benchmarks = [
         accept,
         accept_waiting,
+        accept_live,
         accept_full,
         spawn,
         finish,
         poll,
         accept_by_hand,
         accept_by_careful_hand,
+        accept_live_by_careful_hand,
         poll_by_hand,
         poll_by_careful_hand
     ]

@@ -12,12 +12,27 @@ use tower_operations::{
 
 use crate::{
     OPERATIONS,
-    prepared::{Routine, accept_all, post, posts, routine, runtime, settle},
+    prepared::{
+        Routine, SLEEP, accept_all, accept_at_once, paused_runtime, post, posts, routine, runtime,
+        settle,
+    },
     report::{answer, report, work},
 };
 
 pub(crate) fn accept_routine() -> Routine {
     accept_routine_with(&MemoryStore::new(), work(Duration::ZERO))
+}
+
+/// All operations are live at the same time.
+pub(crate) fn accept_live_routine() -> Routine {
+    let runtime = paused_runtime();
+    let service = AsyncAcceptLayer::new(MemoryStore::new()).layer(work(SLEEP));
+    runtime.block_on(accept_at_once(&service, posts(2 * OPERATIONS)));
+    let requests = posts(OPERATIONS);
+    routine(runtime, async move {
+        accept_at_once(&service, requests).await;
+        std::mem::forget(service);
+    })
 }
 
 pub(crate) fn accept_waiting_routine() -> Routine {

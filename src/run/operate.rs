@@ -1,7 +1,7 @@
 //! One run, from its acceptance to its outcome.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -23,7 +23,7 @@ use super::{
     readiness::Readiness,
     record::record,
     run_context::RunContext,
-    supervise::{NoOutcome, PhaseLimits, RunEnd, RunPhase, supervise},
+    supervise::{NoOutcome, RunEnd, RunPhase, Supervised, look_after},
 };
 use crate::{
     BoxError,
@@ -72,15 +72,11 @@ where
         let ended = match readiness {
             Readiness::Failed(outcome) => Ok(Ok(outcome)),
             readiness => {
-                let phase = RunPhase::of_ready(readiness.is_ready());
-                let limited = PhaseLimits {
-                    phase: &phase,
-                    pending: limits.pending,
-                    running: limits.running,
-                };
+                let is_ready = readiness.is_ready();
+                let phase = RunPhase::of_ready(is_ready);
                 // Pinned where it is created: passing a future on would copy it each time.
                 let attempt = pin!(async {
-                    if !readiness.is_ready() {
+                    if !is_ready {
                         if let Err(stop) = begin(&node, work, &mut service).await {
                             return stop.into();
                         }
@@ -88,7 +84,12 @@ where
                     }
                     call(work, limits.result, &mut service, request).await
                 });
-                supervise(&node, limits.grace, live, Some(limited), attempt).await
+                let mut attempt = Supervised::new(attempt, live, Some((&limits, &phase)));
+                match poll_fn(|context| attempt.poll_undisturbed(context)).await {
+                    Some(ended) => ended,
+                    // Boxed, since most handlers report nothing and are not stopped.
+                    None => Box::pin(look_after(&node, limits.grace, attempt)).await,
+                }
             }
         };
         // Dropped before the outcome is tallied; the drop may panic as well.

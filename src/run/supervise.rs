@@ -1,7 +1,7 @@
 //! Polling an attempt until it ends, is overdue, or has to be stopped.
 
 use std::{
-    future::{Future, poll_fn},
+    future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
@@ -15,7 +15,7 @@ use std::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Runtime, Timeout,
+    RunLimits, Runtime, Timeout,
     catch_panic::{CatchPanic, Panicked},
     failures::unreadable,
     heartbeat,
@@ -65,21 +65,14 @@ impl RunPhase {
     }
 }
 
-/// The time limits of an attempt in each phase.
-pub(super) struct PhaseLimits<'a> {
-    pub(super) phase: &'a RunPhase,
-    pub(super) pending: Duration,
-    pub(super) running: Duration,
-}
-
 /// An attempt under the limits of its phases. The limits may be absent if the attempt has
 /// limits of its own.
 ///
 /// A deadline is set only when the attempt first waits in a phase: most attempts never wait.
-struct Supervised<'a, F> {
+pub(super) struct Supervised<'a, F> {
     attempt: Pin<&'a mut F>,
     live: &'a LiveGuard,
-    limits: Option<PhaseLimits<'a>>,
+    limits: Option<(&'a RunLimits, &'a RunPhase)>,
     /// The deadline, and whether it is that of the running phase.
     deadline: Option<(Instant, bool)>,
     /// The signals at the last look.
@@ -107,11 +100,27 @@ impl<F: Future<Output = RunEnd>> Future for Supervised<'_, F> {
     }
 }
 
-impl<F> Supervised<'_, F> {
+impl<'a, F> Supervised<'a, F> {
+    pub(super) fn new(
+        attempt: Pin<&'a mut F>,
+        live: &'a LiveGuard,
+        limits: Option<(&'a RunLimits, &'a RunPhase)>,
+    ) -> Self {
+        Self {
+            attempt,
+            live,
+            limits,
+            deadline: None,
+            raised: RaisedSignals::default(),
+        }
+    }
+
     /// Sets the deadline of the phase that the attempt waits in.
     fn set_deadline(&mut self) {
-        let Some(limits) = &self.limits else { return };
-        let is_running = limits.phase.is_running();
+        let Some((limits, phase)) = self.limits else {
+            return;
+        };
+        let is_running = phase.is_running();
         if self.deadline.is_none_or(|(_, is_it)| is_it != is_running) {
             let limit = match is_running {
                 true => limits.running,
@@ -129,41 +138,29 @@ impl<F> Supervised<'_, F> {
     }
 }
 
-/// Polls `attempt` until it ends, and catches its panics. Meanwhile writes its progress, keeps
-/// the heartbeat running, and stops the attempt on request or at its deadline.
-pub(super) async fn supervise<R: Lease<Output = RecordedResponse>>(
-    node: &Arc<Runtime<R>>,
-    grace: Duration,
-    live: &LiveGuard,
-    limits: Option<PhaseLimits<'_>>,
-    attempt: Pin<&mut impl Future<Output = RunEnd>>,
-) -> CaughtEnd {
-    let mut supervised = Supervised {
-        attempt,
-        live,
-        limits,
-        deadline: None,
-        raised: RaisedSignals::default(),
-    };
-    let ended = poll_fn(|context| match Pin::new(&mut supervised).poll(context) {
-        Poll::Ready(end) => Poll::Ready(Some(end)),
-        Poll::Pending if supervised.raised.need_attention() => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
-    });
-    match ended.await {
-        Some(end) => end,
-        // Boxed, since most handlers report nothing and are not stopped.
-        None => Box::pin(look_after(node, grace, &live.work, supervised)).await,
+impl<F: Future<Output = RunEnd>> Supervised<'_, F> {
+    /// Polls the attempt until it ends, and catches its panics. Returns `None` once a report, a
+    /// stop or a lost heartbeat has to be [looked after](look_after).
+    pub(super) fn poll_undisturbed(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<CaughtEnd>> {
+        match Pin::new(&mut *self).poll(context) {
+            Poll::Ready(end) => Poll::Ready(Some(end)),
+            Poll::Pending if self.raised.need_attention() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
-/// Continues [`supervise`] once a report, a stop or a lost heartbeat has to be handled.
-async fn look_after<R: Lease<Output = RecordedResponse>>(
+/// Polls the attempt until it ends. Meanwhile writes its progress, keeps the heartbeat running,
+/// and stops the attempt on request.
+pub(super) async fn look_after<R: Lease<Output = RecordedResponse>>(
     node: &Arc<Runtime<R>>,
     grace: Duration,
-    work: &RunContext,
-    mut attempt: impl Future<Output = CaughtEnd> + Unpin,
+    mut attempt: Supervised<'_, impl Future<Output = RunEnd>>,
 ) -> CaughtEnd {
+    let work = &*attempt.live.work;
     tokio::select! {
         biased;
         end = &mut attempt => end,

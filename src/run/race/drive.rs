@@ -22,7 +22,7 @@ use crate::{
         heartbeat, now_or_never,
         operate::{leave, start},
         record::record,
-        supervise::{RunEnd, supervise},
+        supervise::{RunEnd, Supervised, look_after},
     },
     store::Lease,
 };
@@ -159,7 +159,8 @@ async fn run_accepted<R: Lease<Output = RecordedResponse>>(
     };
     heartbeat::ensure(node);
     // The time limits began before the acceptance, with the call.
-    let ended = supervise(node, limits.grace, &live, None, run.as_mut()).await;
+    let run_of_call = Supervised::new(run.as_mut(), &live, None);
+    let ended = look_after(node, limits.grace, run_of_call).await;
     // Dropped before the outcome is recorded; the drop may panic as well.
     let dropped = now_or_never(CatchPanic::new(async move { drop(run) }));
     let ended = dropped.unwrap_or(Ok(())).and(ended);

@@ -1,5 +1,7 @@
 //! Lists of operations in memory.
 
+use std::collections::BinaryHeap;
+
 use super::{
     MemoryStore, SHARDS,
     shard::{OperationEntry, Tick},
@@ -51,33 +53,45 @@ impl<T: Payload> MemoryStore<T> {
         fit.count().min(query.limit)
     }
 
-    /// Lists the operations without an owner, by visiting every operation.
+    /// Lists the operations without an owner. The newest of each shard are merged.
     async fn list_unowned(&self, before: u64, query: &ListQuery) -> Numbered<T> {
         let now = self.now().tick;
         let wanted = query.limit.saturating_add(1);
         let (mut found, mut looked_at) = (Vec::new(), 0);
+        let mut newest = BinaryHeap::new();
         for index in 0..SHARDS {
+            let (indexed, number) = {
+                let mut shard = self.lock(index);
+                let indexed = shard.index_unowned();
+                (indexed, shard.unowned_before(before))
+            };
+            newest.extend(number.map(|(number, slot)| (number, slot, index)));
+            looked_at += indexed + 1;
+            self.let_others_run(&mut looked_at).await;
+        }
+        while found.len() < wanted
+            && let Some((number, slot, index)) = newest.pop()
+        {
             {
                 let shard = self.lock(index);
-                looked_at += shard.len();
-                let asked = shard.entries(now).filter(|entry| {
-                    entry.number < before
-                        && entry.record.owner().is_none()
-                        && is_asked(entry, now, query)
-                });
-                found.extend(asked.map(|entry| (entry.number, entry.record.clone())));
+                let entry = shard.numbered(slot, number);
+                let asked = entry.filter(|entry| is_asked(entry, now, query));
+                found.extend(asked.map(|entry| (number, entry.record.clone())));
+                let next = shard.unowned_before(number);
+                newest.extend(next.map(|(number, slot)| (number, slot, index)));
             }
-            // Keeps the memory of a list bounded by its page.
-            if found.len() > wanted.saturating_mul(4) {
-                newest(&mut found, wanted);
-            }
-            if looked_at >= LOOKED_AT {
-                looked_at = 0;
-                tokio::task::yield_now().await;
-            }
+            looked_at += 1;
+            self.let_others_run(&mut looked_at).await;
         }
-        newest(&mut found, wanted);
         found
+    }
+
+    /// Lets other tasks run once many operations were visited.
+    async fn let_others_run(&self, looked_at: &mut usize) {
+        if *looked_at >= LOOKED_AT {
+            *looked_at = 0;
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -106,9 +120,4 @@ impl<T: Payload> List for MemoryStore<T> {
 fn is_asked<T>(entry: &OperationEntry<T>, now: Tick, query: &ListQuery) -> bool {
     let state = entry.record.operation().state();
     !entry.is_expired(now) && query.states.contains(state)
-}
-
-fn newest<T>(found: &mut Vec<(u64, T)>, limit: usize) {
-    found.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
-    found.truncate(limit);
 }

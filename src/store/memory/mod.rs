@@ -78,8 +78,10 @@ use crate::operation::{OperationId, RecordedResponse};
 /// Reads, writes and waits are O(1) in the number of operations, and linear in the number
 /// of different times to live, which is usually one. A `create` that has to make room
 /// visits each of 256 shards, or some owners. A list visits as many of its owner's
-/// operations as it returns or skips for their state. A list of operations without an owner
-/// visits every operation, in batches. Operations to reclaim are found by their lease.
+/// operations as it returns or skips for their state, and without an owner also each of 256
+/// shards. The first list of operations without an owner visits every operation once, in batches,
+/// and creates an index, which takes about 24 bytes for each of them. Operations to reclaim are
+/// found by their lease.
 ///
 /// # Clocks
 /// Times that clients see come from the system's clock. Time spans (`ttl`, leases, waits)

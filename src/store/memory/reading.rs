@@ -7,15 +7,32 @@ use tokio::time::timeout;
 use super::{MemoryStore, shard::Tick};
 use crate::{
     operation::{OperationId, Payload},
-    store::{Found, Record, Store, Version, Watch},
+    store::{Found, Owner, Record, Store, Version, Watch},
 };
 
 impl<T: Payload> MemoryStore<T> {
     pub(super) fn read(&self, id: &OperationId) -> Option<Record<T>> {
+        self.read_with(id, Record::clone)
+    }
+
+    /// Reads the operation for a reader that acts for `owner`.
+    fn read_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Record<T>> {
+        self.read_with(id, |record| match record.owner() == owner {
+            true => record.clone(),
+            false => record.without_result(),
+        })
+    }
+
+    #[inline]
+    fn read_with(
+        &self,
+        id: &OperationId,
+        read: impl FnOnce(&Record<T>) -> Record<T>,
+    ) -> Option<Record<T>> {
         let now = Tick::after(self.shared.started.elapsed());
         let id = self.hashed(id);
         let shard = self.lock(id.shard());
-        shard.get(id, now).map(|entry| entry.record.clone())
+        shard.get(id, now).map(|entry| read(&entry.record))
     }
 }
 
@@ -28,6 +45,14 @@ impl<T: Payload> Store for MemoryStore<T> {
 
     fn get_now(&self, id: &OperationId) -> Option<Found<T>> {
         Some(Ok(self.read(id)))
+    }
+
+    async fn get_for(&self, id: &OperationId, owner: Option<&Owner>) -> Found<T> {
+        Ok(self.read_for(id, owner))
+    }
+
+    fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<T>> {
+        Some(Ok(self.read_for(id, owner)))
     }
 }
 

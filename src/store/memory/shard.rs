@@ -1,6 +1,6 @@
 //! A shard: the operations under one lock.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use hashbrown::HashTable;
 
@@ -22,6 +22,8 @@ pub(super) struct Shard<T> {
     expiring: ExpiryQueue,
     /// The live operations with a lease, in the order of its end.
     leased: DeadlineLists,
+    /// The operations without an owner, by number; created by the first list of them.
+    unowned: Option<BTreeMap<u64, Slot>>,
 }
 
 /// An operation in its shard, for changes.
@@ -72,6 +74,7 @@ impl<T> Shard<T> {
             slots: HashTable::new(),
             expiring,
             leased: DeadlineLists::default(),
+            unowned: None,
         }
     }
 
@@ -94,11 +97,6 @@ impl<T> Shard<T> {
         (self.slots.find(id.in_shard(), is_there)).copied()
     }
 
-    pub(super) fn entries(&self, now: Tick) -> impl Iterator<Item = &OperationEntry<T>> {
-        let entries = self.entries.values();
-        entries.filter(move |entry| !entry.is_expired(now))
-    }
-
     /// Returns at most `limit` operations whose lease ended by a moment.
     pub(super) fn abandoned(&self, by: Tick, limit: usize) -> Vec<OperationId> {
         let slots = self.leased.until(&self.entries, by).take(limit);
@@ -106,8 +104,26 @@ impl<T> Shard<T> {
         slots.map(id).collect()
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// Creates the index of the operations without an owner, unless it exists. Returns the number
+    /// of operations that were visited.
+    pub(super) fn index_unowned(&mut self) -> usize {
+        if self.unowned.is_some() {
+            return 0;
+        }
+        let slots = self.slots.iter().copied();
+        let unowned = slots.filter(|slot| self.entries[*slot].record.owner().is_none());
+        let index = unowned
+            .map(|slot| (self.entries[slot].number, slot))
+            .collect();
+        self.unowned = Some(index);
         self.entries.len()
+    }
+
+    /// Returns the newest operation without an owner that was created before the one with this
+    /// number, if the index exists.
+    pub(super) fn unowned_before(&self, number: u64) -> Option<(u64, Slot)> {
+        let (number, slot) = self.unowned.as_ref()?.range(..number).next_back()?;
+        Some((*number, *slot))
     }
 
     /// Inserts a new operation, leased for `term`. Returns its slot, and the expired
@@ -120,7 +136,11 @@ impl<T> Shard<T> {
     ) -> (Slot, Option<OperationEntry<T>>) {
         let replaced = self.remove(id);
         let hash = entry.hash();
+        let unowned = entry.record.owner().is_none().then_some(entry.number);
         let slot = self.entries.insert(entry);
+        if let (Some(index), Some(number)) = (&mut self.unowned, unowned) {
+            index.insert(number, slot);
+        }
         let hash_of = |slot: &Slot| self.entries[*slot].hash();
         self.slots.insert_unique(hash, slot, hash_of);
         if let Some(term) = term {
@@ -167,7 +187,11 @@ impl<T> Shard<T> {
 
     /// Removes the operation in this slot.
     pub(super) fn take(&mut self, slot: Slot) -> Option<OperationEntry<T>> {
-        let hash = self.entries.get(slot)?.hash();
+        let entry = self.entries.get(slot)?;
+        let hash = entry.hash();
+        if let Some(index) = &mut self.unowned {
+            index.remove(&entry.number);
+        }
         if let Ok(found) = self.slots.find_entry(hash, |other| *other == slot) {
             found.remove();
         }
