@@ -31,28 +31,50 @@ rm -rf "$counted"
 status=0
 cargo bench --quiet -p tower-operations-instructions || status=$?
 
-# Prints the count of one operation; each benchmark makes a thousand.
+# Prints instructions and misses of one operation; each benchmark makes a thousand. Of a process
+# with several threads the second argument names one.
 count() {
   local file
-  file=$(find "$counted" -name "callgrind.$1.thousand.out")
+  file=$(find "$counted" -name "callgrind.$1.thousand${2:-}.out")
   [ -n "$file" ] || { echo "benches/instructions.sh: nothing was counted for $1" >&2; return 1; }
-  awk '/^(summary|totals):/ { printf "%.0f\n", $2 / 1000; exit }' "$file"
+  # The events are Ir Dr Dw I1mr …
+  awk '/^(summary|totals):/ { printf "%.0f %.0f\n", $2 / 1000, $5 / 1000; exit }' "$file"
 }
 
-printf '\n| instructions | counted | committed | difference |\n| --- | --- | --- | --- |\n'
-written="# Instructions an operation, by valgrind; made by \`bash benches/instructions.sh --update\`.
-# A poll takes up to 4 % more where its body, of more than a kibibyte, lies worse in the heap,
-# which the length of the program's path decides: the dearer of some runs belongs here."
-for kind in accept accept_waiting accept_full spawn finish poll; do
-  now=$(count "$kind")
-  before=$(sed -n "s/^$kind = //p" "$numbers")
-  awk -v k="$kind" -v n="$now" -v b="$before" \
-    'BEGIN { printf "| %s | %d | %d | %+.1f %% |\n", k, n, b, 100 * (n / b - 1) }'
-  written+=$'\n'"$kind = $now"
+# Prints the committed count of this kind.
+committed() {
+  sed -n "s/^$1 = .*$2 = \([0-9]*\).*/\1/p" "$numbers"
+}
+
+printf '\n| an operation | instructions | committed | difference | misses | committed | difference |\n'
+printf '| --- | --- | --- | --- | --- | --- | --- |\n'
+written=$(sed -n '/^#/p' "$numbers")
+for kind in accept accept_waiting accept_live accept_full accept_redb accept_redb_writer spawn finish poll; do
+  case "$kind" in
+    # The threads of the process are counted one by one, the first one with the set-up.
+    accept_redb)
+      read -r now misses < <(count accept_redb .t1.p1)
+      read -r setup setup_misses < <(count accept_redb_nothing)
+      now=$((now - setup)) misses=$((misses - setup_misses))
+      ;;
+    accept_redb_writer) read -r now misses < <(count accept_redb .t2.p1) ;;
+    *) read -r now misses < <(count "$kind") ;;
+  esac
+  before=$(committed "$kind" instructions) misses_before=$(committed "$kind" misses)
+  awk -v k="$kind" -v n="$now" -v b="$before" -v m="$misses" -v mb="$misses_before" 'BEGIN {
+    printf "| %s | %d | %d | %+.1f %% | %d | %d | %+.1f %% |\n",
+      k, n, b, 100 * (n / b - 1), m, mb, 100 * (m / mb - 1)
+  }'
+  # Ten percent, since the threads take turns.
+  if [[ "$kind" == accept_redb* ]] && [ "$now" -gt $((before * 110 / 100)) ]; then
+    status=1
+  fi
+  written+=$'\n'"$kind = { instructions = $now, misses = $misses }"
 done
 
-for kind in accept_by_hand accept_by_careful_hand poll_by_hand poll_by_careful_hand; do
-  printf '| %s | %s | – | – |\n' "$kind" "$(count "$kind")"
+for kind in accept_by_hand accept_by_careful_hand accept_live_by_careful_hand poll_by_hand poll_by_careful_hand; do
+  read -r now misses < <(count "$kind")
+  printf '| %s | %s | – | – | %s | – | – |\n' "$kind" "$now" "$misses"
 done
 
 if [ "${1:-}" = --update ]; then

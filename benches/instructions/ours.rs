@@ -7,8 +7,10 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_operations::{
     AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, Outcome, PollService,
     RecordedResponse, RequestBody, State,
-    store::{Created, FencingToken, LeaseConfig, NewOperation, Repository, Store},
+    store::{Created, FencingToken, LeaseConfig, NewOperation, Repository, Store, Version, Watch},
 };
+
+use tower_operations_redb::RedbStore;
 
 use crate::{
     OPERATIONS,
@@ -21,6 +23,27 @@ use crate::{
 
 pub(crate) fn accept_routine() -> Routine {
     accept_routine_with(&MemoryStore::new(), work(Duration::ZERO))
+}
+
+/// Accepts `count` requests into a store of redb in memory, one after the other: each is answered
+/// once its operation is durable, and the next one comes when the operation has ended.
+pub(crate) fn accept_redb_routine(count: usize) -> Routine {
+    let runtime = runtime();
+    let store = RedbStore::in_memory().expect("a store in memory");
+    let service = AsyncAcceptLayer::new(store.clone()).layer(work(Duration::ZERO));
+    let requests = posts(count);
+    routine(runtime, async move {
+        for request in requests {
+            let Ok(answer) = service.clone().oneshot(request).await;
+            let id = answer.extensions().get().expect("the id of the operation");
+            let ended = store
+                .changed(id, Version::FIRST, Duration::from_secs(60))
+                .await;
+            let record = ended.expect("memory").expect("the request was accepted");
+            assert_eq!(record.operation().state(), State::Succeeded);
+        }
+        std::mem::forget((service, store));
+    })
 }
 
 /// All operations are live at the same time.

@@ -20,7 +20,7 @@ mod tables;
 mod tests;
 mod writer;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use tower_operations::engine::EngineStore;
 
@@ -108,6 +108,17 @@ impl RedbStore {
 }
 
 impl<T> RedbStore<T> {
+    /// Creates a store in the memory of the process, for tests: it does all that a file does, and
+    /// its operations are lost with the last handle.
+    ///
+    /// # Errors
+    /// The errors of [`open`](RedbStore::open).
+    pub fn in_memory() -> Result<Self, RedbError> {
+        let backend = Arc::new(::redb::backends::InMemoryBackend::new());
+        let engine = RedbEngine::on(Medium::on(backend, CACHE))?;
+        Ok(Self(EngineStore::new(engine)))
+    }
+
     /// Opens the file with `bytes` of memory for pages, for results of any type.
     ///
     /// # Errors
