@@ -19,9 +19,8 @@ pub(crate) struct Server {
 
 /// Starts all contenders of a workload, and checks their answers.
 pub(crate) fn start(workload: Workload, pinned: bool) -> Vec<Server> {
-    let contenders = workload.contenders();
     // All processes are started before the first one is awaited.
-    let children: Vec<_> = contenders
+    let children: Vec<_> = Contender::ALL
         .into_iter()
         .map(|contender| (contender, Guard(Some(spawn(contender, workload, pinned)))))
         .collect();

@@ -6,15 +6,17 @@ pub(crate) enum Contender {
     Limit,
     Floor,
     Ours,
+    InAxum,
     Hand,
     Careful,
 }
 
 impl Contender {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Limit,
         Self::Floor,
         Self::Ours,
+        Self::InAxum,
         Self::Hand,
         Self::Careful,
     ];
@@ -24,6 +26,7 @@ impl Contender {
             Self::Limit => "limit",
             Self::Floor => "floor",
             Self::Ours => "ours",
+            Self::InAxum => "ours, axum",
             Self::Hand => "hand",
             Self::Careful => "hand, careful",
         }

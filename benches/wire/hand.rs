@@ -1,12 +1,10 @@
 //! The implementation by hand as a server.
 
-use axum::serve::ListenerExt;
-
 use super::{
     by_hand::{Operation, Operations, StoredResult, app},
     ids,
     report::report,
-    serve::listen,
+    serve::in_axum,
     workload::Workload,
 };
 
@@ -19,9 +17,5 @@ pub(crate) async fn serve<R: StoredResult>(workload: Workload) {
             operations.insert(operation.id, operation);
         }
     }
-    let app = app(operations, workload.takes());
-    let listener = listen().await.tap_io(|stream| {
-        stream.set_nodelay(true).expect("no delay");
-    });
-    axum::serve(listener, app).await.expect("the server runs");
+    in_axum(app(operations, workload.takes())).await;
 }

@@ -2,7 +2,7 @@
 //! implementation by hand.
 //!
 //! ```not_rust
-//! cargo bench --bench wire
+//! cargo bench -p tower-operations-wire
 //! ```
 //!
 //! prints everything as Markdown and draws `docs/wire.svg`, in about five minutes.
@@ -18,10 +18,15 @@
 //! | contender | description |
 //! | --- | --- |
 //! | limit | hyper; reads and drops the body, and sends a prepared answer of the crate |
-//! | floor | the limit, which also spawns the handler and drops its result |
+//! | floor | the limit, which also spawns the handler and drops its result; for polls, the limit with as many separate bodies as there are operations, of which it sends one at random |
 //! | ours | [`AsyncAcceptLayer`](tower_operations::AsyncAcceptLayer) and [`PollService`](tower_operations::PollService) over a [`MemoryStore`](tower_operations::MemoryStore), on hyper |
+//! | ours, axum | the same in a router of axum, served as the implementation by hand is |
 //! | hand | an implementation by hand: axum, a `DashMap` of `serde_json::Value`, `tokio::spawn` |
 //! | hand, careful | an implementation by hand that stores results unparsed: `RawValue` |
+
+//!
+//! `cargo bench -p tower-operations-wire --profile lto --features mimalloc -- --plot FILE` builds
+//! all contenders with thin link-time optimization, one code generation unit, and mimalloc.
 
 #[path = "../support/hand.rs"]
 mod by_hand;
@@ -49,6 +54,10 @@ mod table;
 mod workload;
 
 use self::{options::Options, table::Row, workload::Workload};
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: tower_operations_wire::MiMalloc = tower_operations_wire::MiMalloc;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

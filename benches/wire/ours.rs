@@ -16,7 +16,7 @@ use tower_operations::{
 use super::{
     ids,
     report::{answer, report, work},
-    serve::on_hyper,
+    serve::{in_axum, on_hyper},
     workload::Workload,
 };
 
@@ -47,6 +47,16 @@ pub(crate) async fn serve(workload: Workload) {
     .await;
 }
 
+/// Serves as the implementation by hand does: by a router of axum, and its server.
+pub(crate) async fn serve_in_axum(workload: Workload) {
+    let store = store(workload).await;
+    let reports = reports::<axum::body::Body>(store.clone(), workload);
+    let app = axum::Router::new()
+        .route("/reports", axum::routing::post_service(reports))
+        .nest_service("/operations", PollService::new(store));
+    in_axum(app).await;
+}
+
 fn reports<B>(
     store: MemoryStore,
     workload: Workload,
@@ -57,6 +67,7 @@ fn reports<B>(
     Future: Send,
 > + Clone
 + Send
++ Sync
 + 'static
 where
     B: Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,

@@ -10,7 +10,7 @@ const LEFT: f64 = 52.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 44.0;
 const BOTTOM: f64 = 52.0;
-const BAR: f64 = 28.0;
+const BAR: f64 = 24.0;
 
 /// The color of text, which is legible on white and on black.
 const GREY: &str = "#737d88";
@@ -21,6 +21,7 @@ fn colour(contender: Contender) -> &'static str {
         Contender::Limit => "#9aa4af",
         Contender::Floor => "#b08800",
         Contender::Ours => "#2da06a",
+        Contender::InAxum => "#7cc9a2",
         Contender::Hand => "#c2503d",
         Contender::Careful => "#d98a5f",
     }
@@ -92,7 +93,7 @@ fn legend(out: &mut String) {
             r#"<rect x="{x:.1}" y="12" width="12" height="12" rx="2" fill="{fill}"/>"#
         );
         text(out, x + 17.0, 22.0, "start", contender.name());
-        x += 40.0 + 7.5 * contender.name().len() as f64;
+        x += 34.0 + 7.0 * contender.name().len() as f64;
     }
 }
 

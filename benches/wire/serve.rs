@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, future::Future, io::Read};
 
+use axum::serve::ListenerExt;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
@@ -34,6 +35,7 @@ pub(crate) fn serve(names: &[String]) {
             Contender::Limit => limit::limit(workload).await,
             Contender::Floor => limit::floor(workload).await,
             Contender::Ours => ours::serve(workload).await,
+            Contender::InAxum => ours::serve_in_axum(workload).await,
             Contender::Hand => hand::serve::<serde_json::Value>(workload).await,
             Contender::Careful => hand::serve::<Box<serde_json::value::RawValue>>(workload).await,
         }
@@ -41,7 +43,7 @@ pub(crate) fn serve(names: &[String]) {
 }
 
 /// Listens on a free port, and prints the port.
-pub(crate) async fn listen() -> TcpListener {
+async fn listen() -> TcpListener {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     println!("{}", listener.local_addr().expect("an address").port());
     listener
@@ -62,4 +64,12 @@ where
         // A client that disconnects is not an error.
         tokio::spawn(async move { drop(connection.await) });
     }
+}
+
+/// Serves a router by the server of axum.
+pub(crate) async fn in_axum(app: axum::Router) {
+    let listener = listen().await.tap_io(|stream| {
+        stream.set_nodelay(true).expect("no delay");
+    });
+    axum::serve(listener, app).await.expect("the server runs");
 }

@@ -76,7 +76,7 @@ pub(crate) fn costs(rows: &[Row]) -> String {
     for contender in Contender::ALL {
         let _ = write!(table, " {} |", contender.name());
     }
-    table.push_str("\n| --- | --- | --- | --- | --- | --- |\n");
+    table.push_str("\n| --- | --- | --- | --- | --- | --- | --- |\n");
     for row in rows {
         let _ = writeln!(table, "{}", row.markdown());
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{contender::Contender, ids};
+use super::ids;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Workload {
@@ -42,15 +42,6 @@ impl Workload {
             Self::AcceptLater => Duration::from_millis(50),
             Self::AcceptNow | Self::Poll(_) => Duration::ZERO,
         }
-    }
-
-    /// Returns the contenders. A poll runs no handler, so polls have no floor.
-    pub(crate) fn contenders(self) -> Vec<Contender> {
-        let is_in = |one: &Contender| match self {
-            Self::Poll(_) => *one != Contender::Floor,
-            Self::AcceptNow | Self::AcceptLater => true,
-        };
-        Contender::ALL.into_iter().filter(is_in).collect()
     }
 
     /// Returns the status of each answer.

@@ -38,18 +38,7 @@ impl HeaderBlock {
             .map(|(name, value)| 6 + name.as_str().len() + value.len())
             .sum();
         Self::with_size(size, |out| {
-            for (name, value) in map.iter().filter(|(name, value)| keep(name, value)) {
-                let name = name.as_str().as_bytes();
-                // `http` limits a name to 64 KiB and no server accepts a value of 2 GiB.
-                let mut length = value.len() as u32;
-                if value.is_sensitive() {
-                    length |= SENSITIVE;
-                }
-                out.put_u16_le(name.len() as u16);
-                out.put_u32_le(length);
-                out.put_slice(name);
-                out.put_slice(value.as_bytes());
-            }
+            put_fields(map, keep, out);
         })
     }
 
@@ -67,27 +56,8 @@ impl HeaderBlock {
         Self::Few(written as u8, few)
     }
 
-    /// Returns the fields in their order, as bytes.
-    fn fields(&self) -> HeaderFields<'_> {
-        HeaderFields(self.as_bytes())
-    }
-
-    /// Returns the first value of `name`, which must be in lower case.
-    pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
-        self.fields()
-            .find(|field| field.name == name.as_bytes())
-            .map(|field| field.value)
-    }
-
     pub(crate) fn append_to(&self, map: &mut HeaderMap) {
-        for field in self.fields() {
-            let name = HeaderName::from_bytes(field.name);
-            let value = HeaderValue::from_bytes(field.value);
-            if let (Ok(name), Ok(mut value)) = (name, value) {
-                value.set_sensitive(field.sensitive);
-                map.append(name, value);
-            }
-        }
+        HeaderFields::of_block(self.as_bytes()).append_to(map);
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
@@ -111,13 +81,58 @@ impl HeaderBlock {
     }
 }
 
-struct HeaderField<'a> {
+/// Appends the fields that `keep` selects to `out`, as a block.
+pub(crate) fn put_fields(
+    map: &HeaderMap,
+    keep: impl Fn(&HeaderName, &HeaderValue) -> bool,
+    out: &mut (impl BufMut + ?Sized),
+) {
+    for (name, value) in map.iter().filter(|(name, value)| keep(name, value)) {
+        let name = name.as_str().as_bytes();
+        // `http` limits a name to 64 KiB and no server accepts a value of 2 GiB.
+        let mut length = value.len() as u32;
+        if value.is_sensitive() {
+            length |= SENSITIVE;
+        }
+        out.put_u16_le(name.len() as u16);
+        out.put_u32_le(length);
+        out.put_slice(name);
+        out.put_slice(value.as_bytes());
+    }
+}
+
+pub(crate) struct HeaderField<'a> {
     name: &'a [u8],
     value: &'a [u8],
     sensitive: bool,
 }
 
-struct HeaderFields<'a>(&'a [u8]);
+/// The fields of a block in their order, as bytes.
+pub(crate) struct HeaderFields<'a>(&'a [u8]);
+
+impl<'a> HeaderFields<'a> {
+    /// Reads the bytes of a block.
+    pub(crate) fn of_block(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns the first value of `name`, which must be in lower case.
+    pub(crate) fn get(mut self, name: &str) -> Option<&'a [u8]> {
+        let field = self.find(|field| field.name == name.as_bytes());
+        field.map(|field| field.value)
+    }
+
+    pub(crate) fn append_to(self, map: &mut HeaderMap) {
+        for field in self {
+            let name = HeaderName::from_bytes(field.name);
+            let value = HeaderValue::from_bytes(field.value);
+            if let (Ok(name), Ok(mut value)) = (name, value) {
+                value.set_sensitive(field.sensitive);
+                map.append(name, value);
+            }
+        }
+    }
+}
 
 impl<'a> Iterator for HeaderFields<'a> {
     type Item = HeaderField<'a>;
@@ -175,7 +190,7 @@ mod tests {
                 prop_assert_eq!(back.get_all(name).iter().filter(|v| v.is_sensitive()).count(),
                     map.get_all(name).iter().filter(|v| v.is_sensitive()).count());
                 let first = map.get(name).unwrap().as_bytes();
-                prop_assert_eq!(block.get(name.as_str()), Some(first));
+                prop_assert_eq!(HeaderFields::of_block(block.as_bytes()).get(name.as_str()), Some(first));
                 let _ = value;
             }
         }

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
 use bytes::Bytes;
 use http::{
@@ -11,7 +11,7 @@ use super::{
     explained::problem_of,
     media_type::{essence, is_json_type, is_utf8},
 };
-use crate::codec::{HeaderBlock, is_json, push_number};
+use crate::codec::{HeaderBlock, HeaderFields, is_json, push_number, put_fields};
 
 /// A response of the inner service: status, headers, body and trailers, byte for byte.
 ///
@@ -25,35 +25,40 @@ use crate::codec::{HeaderBlock, is_json, push_number};
 /// resource.
 ///
 /// Clones share one allocation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecordedResponse(Arc<RecordedParts>);
+#[derive(Debug, Clone)]
+pub struct RecordedResponse(Recorded);
+
+#[derive(Debug, Clone)]
+enum Recorded {
+    /// Status, form, fields and a small body in one block, so that a poll reads from one place
+    /// in memory. The layout is that of [`BLOCK_HEAD`].
+    Block(Arc<[u8]>),
+    Parts(Arc<RecordedParts>),
+}
 
 #[derive(Debug)]
 struct RecordedParts {
     status: StatusCode,
     embed: Embedding,
     headers: HeaderBlock,
-    /// Boxed, since most responses have none.
-    trailers: Option<Box<HeaderBlock>>,
+    trailers: HeaderBlock,
     body: Bytes,
 }
 
-/// Ignores `embed`, which is derived from the other fields.
-impl PartialEq for RecordedParts {
+/// The length of the head of a block: the status and the length of the fields in bytes
+/// (little-endian), and the form, then two bytes that are zero. Fields and body follow.
+const BLOCK_HEAD: usize = 8;
+
+/// Ignores the form, which is derived from the other parts.
+impl PartialEq for RecordedResponse {
     fn eq(&self, other: &Self) -> bool {
-        let Self {
-            status,
-            embed: _,
-            headers,
-            trailers,
-            body,
-        } = self;
-        (status, headers) == (&other.status, &other.headers)
-            && (trailers, body) == (&other.trailers, &other.body)
+        self.status() == other.status()
+            && self.header_blocks() == other.header_blocks()
+            && self.body() == other.body()
     }
 }
 
-impl Eq for RecordedParts {}
+impl Eq for RecordedResponse {}
 
 /// The form in which the body can be embedded in an operation's JSON. The form is determined
 /// once, when the response is recorded, since every poll needs it.
@@ -70,8 +75,8 @@ pub(crate) enum Embedding {
     No,
 }
 
-/// The maximum size in bytes of a body that is copied, since a slice may pin a larger
-/// buffer.
+/// The maximum size in bytes of a body that is copied into the block. A slice may pin a larger
+/// buffer, too.
 const COPIED: usize = 16 * 1024;
 
 impl RecordedResponse {
@@ -80,74 +85,128 @@ impl RecordedResponse {
     pub fn new(response: Response<BufferedBody>) -> Self {
         let (parts, body) = response.into_parts();
         let (data, trailers) = body.into_parts();
-        let body = match data.len() {
-            0..=COPIED => Bytes::copy_from_slice(&data),
-            _ => data,
-        };
         let named = named_by_connection(&parts.headers);
         let keep = |name: &HeaderName, value: &HeaderValue| {
             !is_hop_by_hop(name)
                 && !named.contains(name)
-                && (*name != CONTENT_LENGTH || is_length(value, body.len()))
+                && (*name != CONTENT_LENGTH || is_length(value, data.len()))
         };
-        Self(Arc::new(RecordedParts {
-            status: parts.status,
-            embed: embed(&parts.headers, &body),
-            headers: HeaderBlock::from_map(&parts.headers, keep),
-            trailers: trailers.map(|it| HeaderBlock::from_map(&it, |_, _| true).into()),
-            body,
-        }))
+        let embed = embed(&parts.headers, &data);
+        if trailers.is_none() && data.len() <= COPIED {
+            return Self::block(parts.status, embed, &data, |out| {
+                put_fields(&parts.headers, keep, out);
+            });
+        }
+        let headers = HeaderBlock::from_map(&parts.headers, keep);
+        let trailers = trailers.map(|it| HeaderBlock::from_map(&it, |_, _| true));
+        let trailers = trailers.unwrap_or_default();
+        Self::from_blocks(parts.status, embed, headers, trailers, data)
+    }
+
+    /// Writes a block, whose fields `put` appends.
+    fn block(
+        status: StatusCode,
+        embed: Embedding,
+        body: &[u8],
+        put: impl FnOnce(&mut Vec<u8>),
+    ) -> Self {
+        SCRATCH.with_borrow_mut(|out| {
+            out.clear();
+            out.extend_from_slice(&[0; BLOCK_HEAD]);
+            put(out);
+            let fields = (out.len() - BLOCK_HEAD) as u32;
+            out[..2].copy_from_slice(&status.as_u16().to_le_bytes());
+            out[2..6].copy_from_slice(&fields.to_le_bytes());
+            out[6] = embed.number();
+            out.extend_from_slice(body);
+            Self(Recorded::Block(Arc::from(&out[..])))
+        })
     }
 
     /// Returns the status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        self.0.status
+        match &self.0 {
+            Recorded::Block(block) => {
+                let status = u16::from_le_bytes([block[0], block[1]]);
+                // The number was that of a status.
+                StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+            Recorded::Parts(parts) => parts.status,
+        }
+    }
+
+    /// Returns where the body begins in a block.
+    fn body_at(block: &[u8]) -> usize {
+        let fields = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
+        BLOCK_HEAD + fields as usize
+    }
+
+    fn fields(&self) -> HeaderFields<'_> {
+        let [headers, _] = self.header_blocks();
+        HeaderFields::of_block(headers)
     }
 
     /// Returns the header fields, rebuilt from their compact form.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
         let mut map = HeaderMap::new();
-        self.0.headers.append_to(&mut map);
+        self.fields().append_to(&mut map);
         map
     }
 
     /// Returns the `Content-Type`, if there is one and it is UTF-8.
     #[must_use]
     pub fn media_type(&self) -> Option<&str> {
-        std::str::from_utf8(self.0.headers.get("content-type")?).ok()
+        std::str::from_utf8(self.fields().get("content-type")?).ok()
     }
 
     /// Returns whether the body has a `Content-Encoding`.
     pub(super) fn is_encoded(&self) -> bool {
-        self.0.headers.get("content-encoding").is_some()
+        self.fields().get("content-encoding").is_some()
     }
 
     /// Returns the trailer fields, if there were any.
     #[must_use]
     pub fn trailers(&self) -> Option<HeaderMap> {
-        self.0.trailers.as_ref().map(|trailers| {
+        let [_, trailers] = self.header_blocks();
+        (!trailers.is_empty()).then(|| {
             let mut map = HeaderMap::new();
-            trailers.append_to(&mut map);
+            HeaderFields::of_block(trailers).append_to(&mut map);
             map
         })
     }
 
     /// Returns the body.
     #[must_use]
-    pub fn body(&self) -> &Bytes {
-        &self.0.body
+    pub fn body(&self) -> &[u8] {
+        match &self.0 {
+            Recorded::Block(block) => &block[Self::body_at(block)..],
+            Recorded::Parts(parts) => &parts.body,
+        }
+    }
+
+    /// Returns the body as shared bytes.
+    #[must_use]
+    pub fn body_bytes(&self) -> Bytes {
+        match &self.0 {
+            Recorded::Block(block) => {
+                let body_at = Self::body_at(block);
+                Bytes::from_owner(Arc::clone(block)).slice(body_at..)
+            }
+            Recorded::Parts(parts) => parts.body.clone(),
+        }
     }
 
     /// Returns the recorded response.
     #[must_use]
     pub fn to_response(&self) -> Response<BufferedBody> {
         let trailers = self.trailers();
-        let mut response = Response::new(BufferedBody::new(self.0.body.clone(), trailers));
-        *response.status_mut() = self.0.status;
-        self.0.headers.append_to(response.headers_mut());
-        if self.0.trailers.is_some() {
+        let has_trailers = trailers.is_some();
+        let mut response = Response::new(BufferedBody::new(self.body_bytes(), trailers));
+        *response.status_mut() = self.status();
+        self.fields().append_to(response.headers_mut());
+        if has_trailers {
             // In HTTP/1.1, trailers exclude `Content-Length`.
             response.headers_mut().remove(CONTENT_LENGTH);
         }
@@ -157,7 +216,7 @@ impl RecordedResponse {
     /// Returns whether the response is final (RFC 9110, section 15), with a status from 200 to
     /// 599.
     pub(crate) fn is_final(&self) -> bool {
-        matches!(self.0.status.as_u16(), 200..=599)
+        matches!(self.status().as_u16(), 200..=599)
     }
 
     /// Returns the outcome that this response stands for. A status from 200 to 399 is a
@@ -168,7 +227,7 @@ impl RecordedResponse {
     /// [`FailureKind::InnerError`].
     #[must_use]
     pub fn into_outcome(self) -> Outcome<Self> {
-        match self.0.status.as_u16() {
+        match self.status().as_u16() {
             200..=399 => Outcome::Succeeded(Some(self)),
             400..=599 => {
                 let problem = problem_of(&self);
@@ -186,33 +245,68 @@ impl RecordedResponse {
         trailers: HeaderBlock,
         body: Bytes,
     ) -> Self {
-        Self(Arc::new(RecordedParts {
+        if trailers.as_bytes().is_empty() && body.len() <= COPIED {
+            return Self::block(status, embed, &body, |out| {
+                out.extend_from_slice(headers.as_bytes());
+            });
+        }
+        Self(Recorded::Parts(Arc::new(RecordedParts {
             status,
             embed,
             headers,
-            trailers: (!trailers.as_bytes().is_empty()).then(|| trailers.into()),
+            trailers,
             body,
-        }))
+        })))
     }
 
+    /// Returns the header fields and the trailer fields, as blocks.
     pub(crate) fn header_blocks(&self) -> [&[u8]; 2] {
-        let trailers = self.0.trailers.as_ref();
-        let trailers = trailers.map(|trailers| trailers.as_bytes());
-        [self.0.headers.as_bytes(), trailers.unwrap_or_default()]
+        match &self.0 {
+            Recorded::Block(block) => [&block[BLOCK_HEAD..Self::body_at(block)], &[]],
+            Recorded::Parts(parts) => [parts.headers.as_bytes(), parts.trailers.as_bytes()],
+        }
     }
 
     pub(crate) fn embed(&self) -> Embedding {
-        self.0.embed
+        match &self.0 {
+            Recorded::Block(block) => Embedding::from_number(block[6]),
+            Recorded::Parts(parts) => parts.embed,
+        }
     }
 
     /// Returns the size on the heap in bytes.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let trailers = self.0.trailers.as_ref();
-        let trailers = trailers.map(|it| size_of::<HeaderBlock>() + it.heap_bytes());
-        size_of::<RecordedParts>()
-            + self.0.body.len()
-            + self.0.headers.heap_bytes()
-            + trailers.unwrap_or_default()
+        match &self.0 {
+            Recorded::Block(block) => 2 * size_of::<usize>() + block.len(),
+            Recorded::Parts(parts) => {
+                size_of::<RecordedParts>()
+                    + parts.body.len()
+                    + parts.headers.heap_bytes()
+                    + parts.trailers.heap_bytes()
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// The buffer in which blocks are written, before their length is known.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Embedding {
+    /// Every form, at the index of its number in a block.
+    const ALL: [Self; 4] = [Self::Json, Self::JsonOfAnyDepth, Self::Text, Self::No];
+
+    fn number(self) -> u8 {
+        let index = Self::ALL.iter().position(|form| *form == self);
+        index.unwrap_or_default() as u8
+    }
+
+    fn from_number(number: u8) -> Self {
+        Self::ALL
+            .get(usize::from(number))
+            .copied()
+            .unwrap_or(Self::No)
     }
 }
 

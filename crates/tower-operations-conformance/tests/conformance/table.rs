@@ -378,7 +378,7 @@ impl Table {
             Fault::TrailersAreLost => None,
             _ => response.trailers(),
         };
-        let body = response.body().clone();
+        let body = response.body_bytes();
         let body = match fault {
             Fault::BodiesBecomeUtf8 => String::from_utf8_lossy(&body).into_owned().into(),
             Fault::BodiesAreCut => body.slice(..body.len().min(65_535)),
