@@ -23,8 +23,11 @@
 //!
 //! # Readiness
 //! The layer is always ready. The inner service's own `poll_ready` (`ConcurrencyLimit`,
-//! `Buffer`, …) is awaited in the background, while the operation is *pending*. The clone that
-//! became ready is the one that is called. A `LoadShed` inside makes operations fail; a
+//! `Buffer`, …) is asked once before step 5. If the service is ready, the operation is created as
+//! *running*, with its attempt counted, so that a durable operation costs two writes: its create
+//! and its outcome. Otherwise `poll_ready` is awaited in the background, while the operation is
+//! *pending*. The clone that became ready is the one that is called. The 202 says *pending* in
+//! either case. A `LoadShed` inside makes operations fail; a
 //! `LoadShed` outside of the layer never sheds. To refuse work use
 //! [`max_in_flight`](crate::Operations::max_in_flight).
 //!
@@ -34,6 +37,21 @@
 //! and discarded. If the body ends there, the connection stays open. Otherwise an HTTP/1
 //! response carries `Connection: close`, and the rest of the body is discarded for a moment so
 //! that the client can read the response. HTTP/2 resets that stream alone.
+//!
+//! # Reading the code
+//! A request that is accepted at once takes six files, in this order:
+//!
+//! 1. `service.rs` classifies and admits the request.
+//! 2. `future.rs` is the response: one step at a time, each an arm of one enum.
+//! 3. `arrival.rs` has the complete request, and decides which way it takes.
+//! 4. `submission.rs` creates the operation and starts its run, here or through a dispatcher.
+//! 5. `creation.rs` asks the store until its answer is certain.
+//! 6. `responder.rs` writes the 202.
+//!
+//! The run itself is `operate` in [`run`](crate::run). `reservation.rs` looks a key up between 3
+//! and 4. A request [after](AsyncAcceptLayer::after) a time or [when
+//! signaled](AsyncAcceptLayer::when_signaled) goes from 3 to `race.rs`, whose `RaceCreator` calls
+//! `creation.rs` when `run/race` asks for the operation.
 
 mod arrival;
 mod body;
