@@ -103,7 +103,6 @@ macro_rules! crash_point {
 pub mod accept;
 #[cfg(feature = "axum")]
 mod axum;
-mod call;
 mod codec;
 pub mod contract;
 #[cfg(feature = "crash-points")]
@@ -127,6 +126,7 @@ mod slots;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tower_util;
 
 /// An error of any type, as everywhere in tower.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -221,7 +221,7 @@ fn spawn_accept(gate: &Arc<Gate>) -> thread::JoinHandle<Result<(), AcceptDenied>
 /// A client that disconnects, in a thread of its own.
 fn spawn_leave(gate: &Arc<Gate>) -> thread::JoinHandle<bool> {
     let gate = gate.clone();
-    thread::spawn(move || gate.leave())
+    thread::spawn(move || gate.client_left())
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn a_signal_and_a_timer_request_one_create_and_wake_the_task() {
         assert_eq!(signal.join().unwrap(), Ok(()));
         timer.join().unwrap();
         assert_eq!(gate.returned(), AfterReturn::Nobody);
-        assert!(!gate.leave());
+        assert!(!gate.client_left());
         // A further signal is already accepted.
         assert_eq!(block_on(gate.accept()), Ok(()));
     });

@@ -18,16 +18,17 @@ use hooked::{Call, Hooked, When};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, request::Parts};
 use http_body_util::BodyExt;
 use serde_json::Value;
+use sha2::Digest;
 use tokio::{
     sync::{Barrier, Notify, Semaphore},
     time::{Instant, sleep, timeout},
 };
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_operations::{
     AsyncAcceptLayer, BufferedBody, Idempotency, MemoryStore, NotAccepted, OperationHandle,
-    Operations, PollService, RecordedResponse, RequestBody,
+    OperationId, Operations, PollService, RecordedResponse, RequestBody, State,
     dialect::{Dialect, Fhir, OData},
-    store::{IdempotencyKeys, Lease, Owner, Store, StoreError},
+    store::{FencingToken, IdempotencyKey, IdempotencyKeys, Lease, Owner, Store, StoreError},
 };
 
 const KEY: (&str, &str) = (
@@ -1700,4 +1701,47 @@ async fn an_early_answer_above_the_result_limit_is_sent_and_not_stored() {
             assert_eq!(inner.runs(), runs, "{mode:?}");
         }
     }
+}
+
+/// The first request with the key is being answered, on another node. Meanwhile the repetition
+/// holds no permit of the limit of the service.
+#[tokio::test(start_paused = true)]
+async fn a_repetition_that_waits_lets_other_requests_run() {
+    let store = MemoryStore::new();
+    let name = format!("key:{}", KEY.1.trim_matches('"'));
+    let fingerprint = sha2::Sha256::digest(b"the same").into();
+    let key = IdempotencyKey::new(None, name, fingerprint);
+    let (token, term) = (FencingToken::random(), Duration::from_secs(5));
+    store.reserve(&key, token, term).await.unwrap();
+
+    let rules = Idempotency::optional().fingerprint(|_, _| b"the same".to_vec());
+    let service = ServiceBuilder::new()
+        .layer(AsyncAcceptLayer::new(store.clone()).idempotency(rules))
+        .concurrency_limit(1)
+        .service(service_fn(async |_: Request<RequestBody<BufferedBody>>| {
+            Ok::<_, std::convert::Infallible>(Response::new(BufferedBody::from("done")))
+        }));
+    let request = |keyed: bool| {
+        let request = Request::post("/");
+        let request = match keyed {
+            true => request.header(KEY.0, KEY.1),
+            false => request,
+        };
+        request.body(BufferedBody::default()).unwrap()
+    };
+    let repetition = tokio::spawn(service.clone().oneshot(request(true)));
+    sleep(Duration::from_secs(1)).await;
+    assert!(!repetition.is_finished(), "it does not wait");
+    let other = service.oneshot(request(false)).await.unwrap();
+    let id = other.extensions().get::<OperationId>().unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let record = store.get(id).await.unwrap().unwrap();
+    assert_eq!(record.operation().state(), State::Succeeded);
+    // The reservation ends, and the repetition is the first request.
+    let accepted = repetition.await.unwrap().unwrap();
+    assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+    sleep(Duration::from_secs(1)).await;
+    let id = accepted.extensions().get::<OperationId>().unwrap();
+    let record = store.get(id).await.unwrap().unwrap();
+    assert_eq!(record.operation().state(), State::Succeeded);
 }

@@ -463,6 +463,52 @@ async fn a_call_of_the_store_that_is_silent_or_panics_once_is_retried() {
     }
 }
 
+/// A guard in a handler that panics when it is dropped.
+struct PanicsOnDrop;
+
+impl Drop for PanicsOnDrop {
+    fn drop(&mut self) {
+        panic!("dropped");
+    }
+}
+
+async fn hang_with_a_guard(_: Request<Body>) -> Answer {
+    let _guard = PanicsOnDrop;
+    std::future::pending().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_panics_when_it_is_dropped_leaves_an_operation_that_ended() {
+    // Its time is over.
+    let setup = Setup::new(MemoryStore::new());
+    let setup = setup.layer(|layer| layer.running_timeout(Duration::from_secs(1)));
+    let id = setup.accept(hang_with_a_guard).await;
+    let operation = setup.wait_for_end(&id).await;
+    let problem = operation.problem().expect("it failed");
+    assert_eq!(problem.type_uri(), FailureKind::Panicked.urn());
+    assert!(setup.drain.drain(Duration::ZERO).await.is_clean());
+
+    // A client cancels the operation.
+    let setup = Setup::new(MemoryStore::new());
+    let id = setup.accept(hang_with_a_guard).await;
+    tokio::task::yield_now().await;
+    let version = setup.store.get(&id).await.unwrap().unwrap().version();
+    let canceled = setup
+        .store
+        .force_finish(&id, version.unwrap(), Outcome::Canceled);
+    assert!(matches!(canceled.await.unwrap(), Written::Done(_)));
+    let report = setup.drain.drain(Duration::from_secs(60)).await;
+    assert!(report.is_clean(), "{report:?}");
+
+    // A drain is over.
+    let setup = Setup::new(MemoryStore::new());
+    let id = setup.accept(hang_with_a_guard).await;
+    tokio::task::yield_now().await;
+    let report = setup.drain.drain(Duration::from_secs(1)).await;
+    assert!(report.unrecorded.is_empty(), "{report:?}");
+    assert_eq!(setup.wait_for_end(&id).await.state(), State::Failed);
+}
+
 /// A panic payload that panics when it is dropped.
 struct Bomb;
 

@@ -8,7 +8,6 @@ use http_body::Body;
 
 use super::{
     RequestBody,
-    collect::{CollectBody, CollectError},
     creation::Creation,
     future::AcceptStep,
     inner::Inner,
@@ -16,15 +15,16 @@ use super::{
     policy::Policy,
     race::RacedCall,
     refuse::{Refusal, discard_after},
+    request_body::{CollectBody, CollectError},
     reservation::{ReservedKey, reserve},
     responder::AcceptResponder,
     submission::Submission,
 };
 use crate::{
-    call::MapRequest,
     operation::{BufferedBody, OperationId, RecordedResponse},
-    run::{AdmissionPermit, BufferedRequest, Runtime, current_span},
+    run::{AdmissionPermit, BufferedRequest, Runtime, current_span, operation_span},
     store::{Lease, LeaseConfig, NewOperation, Owner},
+    tower_util::MapRequest,
 };
 
 /// An admitted request, with everything that is needed to create its operation.
@@ -59,10 +59,10 @@ where
             Err(refusal) => return AcceptStep::refused(self.refuse(&refusal)),
         };
         let races = matches!(self.decision, Decision::After(_) | Decision::Signaled);
-        // Creating with a fresh id reserves the key in the same step.
-        let reserves = creation.new.key.is_some() && (races || !creation.is_fresh);
+        // Otherwise creating the operation binds the key in the same step.
+        let needs_reservation = creation.new.key.is_some() && (races || !creation.is_fresh);
         match self.node.keys.get().copied() {
-            Some(keys) if reserves => AcceptStep::Reserving {
+            Some(keys) if needs_reservation => AcceptStep::Reserving {
                 reserving: Box::pin(reserve(self, keys, creation)),
             },
             _ => self.proceed_with(creation, None),
@@ -112,6 +112,8 @@ where
             inner: self.inner,
             map: |request: Request<BufferedBody>| request.map(RequestBody::<B>::whole),
         };
+        let parts = &self.request.parts;
+        let span = operation_span(&creation.new.id, parts, &current_span());
         let submission = Submission {
             node: self.node,
             policy: self.policy,
@@ -120,7 +122,7 @@ where
             service,
             request: self.request,
             admitted: Some(self.admitted),
-            span: current_span(),
+            span,
         };
         submission.submit(responder)
     }
@@ -156,7 +158,7 @@ where
         new.name = self.policy.name.clone();
         new.lease = Some(self.lease());
         if self.is_kept {
-            new.request = self.policy.kept(&self.request);
+            new.request = self.policy.stored_form(&self.request);
         }
         Creation::new(new, is_fresh)
     }
@@ -165,9 +167,9 @@ where
     /// renews until a worker claims the operation.
     fn lease(&self) -> LeaseConfig {
         let lease = self.node.lease().clone();
-        match &self.node.hand_off {
-            Some(hand_off) => LeaseConfig {
-                term: hand_off.patience,
+        match &self.node.dispatcher {
+            Some(dispatcher) => LeaseConfig {
+                term: dispatcher.patience,
                 ..lease
             },
             None => lease,

@@ -113,10 +113,12 @@ impl Creation {
 
     /// Creates the operation. Waits while another request with the same key is being answered.
     /// After a refusal the operation may exist, and has to be [disowned](Self::disown).
+    /// `before_wait` is called before each wait.
     pub(super) async fn create<R>(
         &self,
         node: &Arc<Runtime<R>>,
         policy: &Policy,
+        mut before_wait: impl FnMut(),
     ) -> Result<CreateOutcome, Refusal>
     where
         R: Lease<Output = RecordedResponse>,
@@ -143,6 +145,7 @@ impl Creation {
                 Created::KeyHeld(Reservation::InProgress)
                     if begun.get_or_insert_with(Instant::now).elapsed() < policy.key_wait() =>
                 {
+                    before_wait();
                     sleep(ASK_AGAIN).await;
                     continue;
                 }

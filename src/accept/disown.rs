@@ -95,7 +95,7 @@ mod tests {
 
         let id = new.id.clone();
         let creation = in_doubt(new);
-        let made = creation.create(&node, &policy()).await;
+        let made = creation.create(&node, &policy(), || ()).await;
         assert!(matches!(made, Err(Refusal::Closed)));
         creation.disown(&node, ());
         tokio::task::yield_now().await;

@@ -5,11 +5,11 @@ use http::Response;
 use http_body::Body;
 use tokio::time::timeout;
 
-use super::{policy::Policy, reservation::ReservedKey};
+use super::{policy::Policy, race::RaceResult, reservation::ReservedKey};
 use crate::{
     BoxError,
     operation::{FailureKind, OperationId, Outcome, RecordedResponse},
-    run::{InFlight, RaceResult, collect},
+    run::{InFlight, RaceEnd, collect},
 };
 
 /// Stores an answer below 500 of the call `id` under the key of the request, so that a
@@ -20,9 +20,9 @@ use crate::{
 /// declares a length above the result limit is sent but not stored. An answer that turns out to
 /// be above the limit fails as the result of an operation does. An answer that is incomplete
 /// when the time of a drain is over is replaced by a refusal.
-pub(super) async fn settled<C, E>(
+pub(super) async fn completed<C, E>(
     id: &OperationId,
-    early: RaceResult<Response<C>, E>,
+    end: RaceEnd<Response<C>, E>,
     reserved: Option<ReservedKey>,
     policy: &Policy,
     in_flight: &InFlight,
@@ -32,25 +32,25 @@ where
     C::Error: Into<BoxError>,
 {
     let limit = policy.run.result;
-    let (response, key) = match (early, reserved) {
-        (RaceResult::Answered(Ok(response)), Some(key))
+    let (response, key) = match (end, reserved) {
+        (RaceEnd::Answered(Ok(response)), Some(key))
             if response.status().as_u16() < 500 && response.body().size_hint().lower() <= limit =>
         {
             (response, key)
         }
-        (early, _) => return early,
+        (end, _) => return RaceResult::Ended(end),
     };
     let collected = tokio::select! {
         biased;
         collected = timeout(policy.run.running, collect(id, response, limit)) => collected,
-        () = in_flight.over().cancelled() => return RaceResult::ShutDown,
+        () = in_flight.over().cancelled() => return RaceResult::Ended(RaceEnd::ShutDown),
     };
     let outcome = match collected {
         Ok(Ok(whole)) => {
             let recorded = RecordedResponse::new(whole);
             if recorded.is_final() {
-                key.settle(recorded.clone(), policy.create_timeout).await;
-                return RaceResult::Settled(recorded.to_response());
+                key.complete(recorded.clone(), policy.create_timeout).await;
+                return RaceResult::Stored(recorded.to_response());
             }
             // The answer is not stored: the key is free again.
             let status = recorded.status().as_u16();
@@ -64,5 +64,5 @@ where
         Outcome::Failed(failure) => failure.kind(),
         Outcome::Succeeded(_) | Outcome::Canceled | Outcome::CanceledFor(_) => None,
     };
-    RaceResult::Failed(kind.unwrap_or(FailureKind::InnerError))
+    RaceResult::Ended(RaceEnd::Failed(kind.unwrap_or(FailureKind::InnerError)))
 }

@@ -15,21 +15,21 @@ use tower_service::Service;
 use super::{
     RequestBody, ResponseBody,
     arrival::Arrival,
-    collect::{CollectBody, CollectError},
     drain_over::DrainOver,
     inner::Inner,
     mode::{AppliedPreferences, ReplyKind},
     race::RacedCall,
     refuse::{DrainRefusal, Refusal},
+    request_body::{CollectBody, CollectError},
     responder::AcceptResponder,
     submission::AcceptResult,
 };
 use crate::{
     BoxError,
-    call::Oneshot,
     operation::{BufferedBody, RecordedResponse},
     run::PassThrough,
     store::Lease,
+    tower_util::Oneshot,
 };
 
 pin_project! {
@@ -114,7 +114,7 @@ where
 
 impl<S, R, B, C> Future for ResponseFuture<S, R, B>
 where
-    S: Service<Request<RequestBody<B>>, Response = Response<C>> + Send + 'static,
+    S: Service<Request<RequestBody<B>>, Response = Response<C>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Into<BoxError> + Send,
     B: Body<Data = Bytes> + Send + 'static,

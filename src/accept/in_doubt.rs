@@ -8,16 +8,16 @@ use tokio::{
 };
 use tracing::Instrument;
 
-use super::{creation::Creation, submission::Submission};
+use super::{creation::Creation, race_creator::RaceTries, submission::Submission};
 use crate::{
     operation::RecordedResponse,
-    run::{Handler, Readiness, Runtime, retry_until_certain},
+    run::{Handler, Readiness, RunContext, Runtime, afterwards, retry_until_certain},
     store::{Lease, LeaseHandle, Record, StoreError},
 };
 
 impl<S, R> Submission<S, R>
 where
-    S: Handler<Body: 'static> + 'static,
+    S: Handler<Body: 'static> + Clone + 'static,
     R: Lease<Output = RecordedResponse>,
 {
     /// Runs the operation in a task, if the operation has been created after all. The request
@@ -27,8 +27,10 @@ where
     /// The request keeps its place in flight meanwhile, so the bound on requests in memory
     /// holds.
     pub(super) fn run_if_created(mut self) {
-        // Until the operation exists, the key is free for a repetition.
+        // Until the operation exists, the key is free for a repetition, and the service for
+        // other requests.
         drop(self.reserved.take());
+        self.service = self.service.clone();
         let span = self.span.clone();
         let run = async move {
             let term = self.creation.lease_term(&self.node);
@@ -62,7 +64,8 @@ where
             };
             // The client has been answered.
             let (sender, _) = oneshot::channel();
-            self.leave(record, Readiness::Unknown, sender).await;
+            self.run_or_dispatch(record, Readiness::Unknown, sender)
+                .await;
         };
         tokio::spawn(Box::pin(run.instrument(span)));
     }
@@ -112,4 +115,47 @@ where
         node.store.renew(lease, std::slice::from_ref(&held))
     });
     Ok(lost.await?.is_empty())
+}
+
+impl Creation {
+    /// Turns the call into the operation, in a task, if the operation has been created after
+    /// all. Ends the operation if the call has been answered by then. The request has a key, so
+    /// a repetition finds the operation. `admitted` is the place in flight.
+    pub(super) fn accept_if_created<R, P>(
+        mut self,
+        node: &Arc<Runtime<R>>,
+        work: Arc<RunContext>,
+        tries: Arc<RaceTries>,
+        admitted: P,
+    ) where
+        R: Lease<Output = RecordedResponse>,
+        P: Send + 'static,
+    {
+        // The store may be unavailable for long.
+        self.new.request = None;
+        let node = Arc::clone(node);
+        let accept = async move {
+            let term = self.lease_term(&node);
+            let looked = find(&node, &self, term);
+            let record = match afterwards(&node.in_flight, admitted, looked).await {
+                Ok(Some(record)) => record,
+                Ok(None) => return,
+                Err(error) => {
+                    let id = &self.new.id;
+                    tracing::warn!(%id, error = error.report(), "operation may exist, left to expire");
+                    return;
+                }
+            };
+            tries.set_found(record);
+            let is_accepted = match work.gate() {
+                Some(gate) => gate.accept().await.is_ok(),
+                None => false,
+            };
+            // Unless a later try of the handler has accepted the operation.
+            if !is_accepted && tries.take_found().is_some() {
+                self.disown(&node, node.in_flight.admit_anyway());
+            }
+        };
+        tokio::spawn(Box::pin(accept.in_current_span()));
+    }
 }

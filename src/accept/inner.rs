@@ -16,7 +16,8 @@ pub(super) trait Inner<B>:
         Response = Response<Self::Body>,
         Error: Into<BoxError> + Send,
         Future: Send,
-    > + Send
+    > + Clone
+    + Send
     + 'static
 {
     /// The body of the responses.
@@ -25,7 +26,7 @@ pub(super) trait Inner<B>:
 
 impl<S, B, C> Inner<B> for S
 where
-    S: Service<Request<RequestBody<B>>, Response = Response<C>> + Send + 'static,
+    S: Service<Request<RequestBody<B>>, Response = Response<C>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Into<BoxError> + Send,
     C: Body<Data = Bytes> + Send + 'static,

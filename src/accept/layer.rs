@@ -64,7 +64,7 @@ impl<R, D> AsyncAcceptLayer<R, D> {
         shared: Arc<SharedSettings>,
         limits: RunLimits,
     ) -> Self {
-        let dispatches = runtime.hand_off.is_some();
+        let dispatches = runtime.dispatcher.is_some();
         Self {
             node: runtime,
             policy: Arc::new(Policy::new(shared, limits, dispatches)),

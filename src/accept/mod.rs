@@ -11,7 +11,7 @@
 //!    a repetition gets the answer of the first request.
 //! 5. **Creation**: the operation is written to the store. If the store fails, the answer is
 //!    503 with `Retry-After`, and the inner service is not called.
-//! 6. **Departure**: the work continues in a task of its own, and the 202 is sent.
+//! 6. **Run**: the work continues in a task of its own, and the 202 is sent.
 //!
 //! [After](AsyncAcceptLayer::after) a time and [when
 //! signaled](AsyncAcceptLayer::when_signaled), the inner service is called before step 5,
@@ -27,7 +27,7 @@
 //! *running*, with its attempt counted, so that a durable operation costs two writes: its create
 //! and its outcome. Otherwise `poll_ready` is awaited in the background, while the operation is
 //! *pending*. The clone that became ready is the one that is called. The 202 says *pending* in
-//! either case. A `LoadShed` inside makes operations fail; a
+//! either case. A permit that makes the service ready is held while the operation is created. A `LoadShed` inside makes operations fail; a
 //! `LoadShed` outside of the layer never sheds. To refuse work use
 //! [`max_in_flight`](crate::Operations::max_in_flight).
 //!
@@ -55,7 +55,6 @@
 
 mod arrival;
 mod body;
-mod collect;
 mod creation;
 mod disown;
 mod drain_over;
@@ -72,6 +71,7 @@ mod race;
 mod race_creator;
 mod refuse;
 mod repeated;
+mod request_body;
 mod reservation;
 mod responder;
 mod service;

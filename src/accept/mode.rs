@@ -105,7 +105,7 @@ pub(super) enum ReplyKind {
     /// The response of the inner service.
     Direct,
     /// The response of the inner service to an earlier request.
-    Kept,
+    Replayed,
     /// A refusal, which follows no preference.
     Refused,
 }
@@ -149,7 +149,7 @@ impl AppliedPreferences {
         let wait = self.wait.filter(|wait| match reply {
             ReplyKind::Accepted => ago >= *wait,
             ReplyKind::Direct => true,
-            ReplyKind::Kept | ReplyKind::Refused => false,
+            ReplyKind::Replayed | ReplyKind::Refused => false,
         });
         let respond_async = self.respond_async && reply == ReplyKind::Accepted;
         let applied = match (respond_async, wait.map(|wait| wait.as_secs())) {

@@ -104,7 +104,7 @@ impl Policy {
     }
 
     /// Returns the stored form of the request, if it is stored.
-    pub(super) fn kept(&self, request: &BufferedRequest) -> Option<Bytes> {
+    pub(super) fn stored_form(&self, request: &BufferedRequest) -> Option<Bytes> {
         let BufferedRequest {
             parts,
             body,

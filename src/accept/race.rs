@@ -17,7 +17,7 @@ use super::{
     RequestBody, ResponseBody,
     arrival::Arrival,
     creation::Creation,
-    early::settled,
+    early::completed,
     future::AcceptResponse,
     inner::Inner,
     lent_body::RemainingBody,
@@ -30,10 +30,10 @@ use super::{
 use crate::{
     operation::{BufferedBody, RecordedResponse},
     run::{
-        BufferedRequest, Gate, NotAccepted, OperationHandle, PassThrough, Race, RaceResult,
+        BufferedRequest, Gate, NotAccepted, OperationHandle, PassThrough, Race, RaceEnd,
         RunContext, operation_span,
     },
-    store::Lease,
+    store::{Lease, Record},
 };
 
 /// A call that may still be answered directly. Dropping this value before the decision drops
@@ -45,6 +45,16 @@ pub(super) struct RacedCall<P, E> {
     task: AbortHandle,
     /// The unread rest of a streamed body.
     pub(super) rest: RemainingBody,
+}
+
+/// The result of a race, as told to the client.
+pub(super) enum RaceResult<P, E> {
+    /// The call ended first.
+    Ended(RaceEnd<P, E>),
+    /// The call returned first, and its answer is stored.
+    Stored(Response<BufferedBody>),
+    /// The call is an operation now.
+    Accepted(Record<RecordedResponse>),
 }
 
 /// The result of a race, and the permit that a drain waits for if the result is an answer.
@@ -98,7 +108,7 @@ impl<C, E> RacedCall<Response<C>, E> {
             service: inner,
             request: Box::new(Request::from_parts(parts, body(whole))),
             base,
-            deadline: match decision {
+            accept_after: match decision {
                 Decision::After(limit) => Some(limit),
                 Decision::Pass | Decision::Now | Decision::Signaled => None,
             },
@@ -114,19 +124,18 @@ impl<C, E> RacedCall<Response<C>, E> {
             sender,
         );
         let run = async move {
-            let Some(mut result) = race.run(&mut creator).await else {
+            let Some(mut end) = race.run(&mut creator).await else {
                 return;
             };
-            if let (RaceResult::Answered(Ok(answer)), Some(why)) =
-                (&mut result, creator.take_refusal())
+            if let (RaceEnd::Answered(Ok(answer)), Some(why)) = (&mut end, creator.take_refusal())
                 && answer.extensions().get::<NotAccepted>().is_some()
             {
                 answer.extensions_mut().insert(why);
             }
             let (id, reserved) = (creator.id(), creator.take_reserved());
-            let result = settled(&id, result, reserved, &policy, &node.in_flight).await;
+            let result = completed(&id, end, reserved, &policy, &node.in_flight).await;
             match &result {
-                RaceResult::ShutDown => node.in_flight.refused(),
+                RaceResult::Ended(RaceEnd::ShutDown) => node.in_flight.refused(),
                 _ => node.in_flight.answered(),
             }
             // No longer in flight, but a drain waits until the answer is sent.
@@ -152,17 +161,17 @@ impl<C, E> RacedCall<Response<C>, E> {
         let refuse = |refusal: &Refusal| responder.refuse(refusal, rest);
         // Without a result the task is gone: the runtime is shutting down.
         let (response, reply) = match ready!(Pin::new(&mut self.result).poll(context)) {
-            Ok((RaceResult::Answered(answer), passing)) => {
+            Ok((RaceResult::Ended(RaceEnd::Answered(answer)), passing)) => {
                 return Poll::Ready(self.direct(answer, passing));
             }
-            Ok((RaceResult::Settled(response), _)) => (response, ReplyKind::Direct),
+            Ok((RaceResult::Stored(response), _)) => (response, ReplyKind::Direct),
             Ok((RaceResult::Accepted(record), _)) => {
                 let operation = CreatedOperation::from_record(&record);
                 responder.answer(&Ok(AcceptAnswer::New(operation)))
             }
-            Ok((RaceResult::Panicked(payload), _)) => resume_unwind(payload),
-            Ok((RaceResult::Failed(kind), _)) => refuse(&Refusal::Failed(kind)),
-            Ok((RaceResult::ShutDown, _)) => refuse(&Refusal::Closed),
+            Ok((RaceResult::Ended(RaceEnd::Panicked(payload)), _)) => resume_unwind(payload),
+            Ok((RaceResult::Ended(RaceEnd::Failed(kind)), _)) => refuse(&Refusal::Failed(kind)),
+            Ok((RaceResult::Ended(RaceEnd::ShutDown), _)) => refuse(&Refusal::Closed),
             Err(_) => refuse(&Refusal::Unavailable),
         };
         Poll::Ready((Ok(response.map(ResponseBody::whole)), reply))
@@ -192,7 +201,7 @@ impl<C, E> RacedCall<Response<C>, E> {
 
 impl<P, E> Drop for RacedCall<P, E> {
     fn drop(&mut self) {
-        if self.work.gate().is_some_and(Gate::leave) {
+        if self.work.gate().is_some_and(Gate::client_left) {
             // Tasks that the call has spawned have no other signal.
             self.work.abandon();
             self.task.abort();

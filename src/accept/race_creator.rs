@@ -3,19 +3,17 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
-use tracing::Instrument;
 
 use super::{
     creation::{CreateOutcome, Creation},
-    in_doubt::find,
     policy::Policy,
-    race::RaceMessage,
+    race::{RaceMessage, RaceResult},
     refuse::Refusal,
     reservation::ReservedKey,
 };
 use crate::{
     operation::{OperationId, RecordedResponse},
-    run::{AdmissionPermit, Creator, NotCreated, RaceResult, RunContext, Runtime, afterwards},
+    run::{AdmissionPermit, Creator, NotCreated, RunContext, Runtime},
     store::{Lease, Record},
 };
 
@@ -78,7 +76,7 @@ impl<R, P, E> RaceCreator<R, P, E> {
     }
 }
 
-impl<R, P, E> Creator for &mut RaceCreator<R, P, E>
+impl<R, P, E> Creator for RaceCreator<R, P, E>
 where
     R: Lease<Output = RecordedResponse>,
     P: Send,
@@ -93,7 +91,7 @@ where
         // token, and must not be taken for the operation of this try.
         let mut creation = self.creation.anew();
         creation.new.is_running = is_running;
-        match creation.create(&self.node, &self.policy).await {
+        match creation.create(&self.node, &self.policy, || ()).await {
             Ok(CreateOutcome::New(record)) => return Ok(record),
             Ok(CreateOutcome::Repeated(_) | CreateOutcome::Answered(_)) => {}
             Err(why) => {
@@ -113,7 +111,7 @@ where
 
     fn accepted(&mut self, record: Record<RecordedResponse>) {
         if let Some(key) = self.reserved.take() {
-            key.bound();
+            key.end();
         }
         self.tell((RaceResult::Accepted(record), None));
     }
@@ -132,54 +130,15 @@ struct TriesState {
 }
 
 impl RaceTries {
-    fn take_found(&self) -> Option<Record<RecordedResponse>> {
+    pub(super) fn set_found(&self, record: Record<RecordedResponse>) {
+        self.lock().found = Some(record);
+    }
+
+    pub(super) fn take_found(&self) -> Option<Record<RecordedResponse>> {
         self.lock().found.take()
     }
 
     fn lock(&self) -> MutexGuard<'_, TriesState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Creation {
-    /// Turns the call into the operation, in a task, if the operation has been created after
-    /// all. Ends the operation if the call has been answered by then. The request has a key, so
-    /// a repetition finds the operation. `admitted` is the place in flight.
-    pub(super) fn accept_if_created<R, P>(
-        mut self,
-        node: &Arc<Runtime<R>>,
-        work: Arc<RunContext>,
-        tries: Arc<RaceTries>,
-        admitted: P,
-    ) where
-        R: Lease<Output = RecordedResponse>,
-        P: Send + 'static,
-    {
-        // The store may be unavailable for long.
-        self.new.request = None;
-        let node = Arc::clone(node);
-        let accept = async move {
-            let term = self.lease_term(&node);
-            let looked = find(&node, &self, term);
-            let record = match afterwards(&node.in_flight, admitted, looked).await {
-                Ok(Some(record)) => record,
-                Ok(None) => return,
-                Err(error) => {
-                    let id = &self.new.id;
-                    tracing::warn!(%id, error = error.report(), "operation may exist, left to expire");
-                    return;
-                }
-            };
-            tries.lock().found = Some(record);
-            let is_accepted = match work.gate() {
-                Some(gate) => gate.accept().await.is_ok(),
-                None => false,
-            };
-            // Unless a later try of the handler has accepted the operation.
-            if !is_accepted && tries.take_found().is_some() {
-                self.disown(&node, node.in_flight.admit_anyway());
-            }
-        };
-        tokio::spawn(Box::pin(accept.in_current_span()));
     }
 }

@@ -11,7 +11,7 @@ use http::{
 use http_body::Body;
 use tokio::sync::oneshot;
 
-use super::{collect::discard, lent_body::RemainingBody, policy::Policy};
+use super::{lent_body::RemainingBody, policy::Policy, request_body::discard};
 use crate::{
     dialect::{ApiError, Bound, RequestName},
     operation::{BufferedBody, FailureKind, InvalidId, OperationId},

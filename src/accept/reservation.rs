@@ -135,13 +135,13 @@ impl ReservedKey {
     }
 
     /// Ends the reservation: the key names an operation now.
-    pub(super) fn bound(self) {
+    pub(super) fn end(self) {
         let _ = self.end.send(ReservationEnd::Bound);
     }
 
     /// Stores an answer for repetitions. Returns once the answer is stored, or after `patience`.
     /// After `patience` the task continues to retry, since the call must not be rerun.
-    pub(super) async fn settle(self, answer: RecordedResponse, patience: Duration) {
+    pub(super) async fn complete(self, answer: RecordedResponse, patience: Duration) {
         let (done, settled) = oneshot::channel();
         let _ = self.end.send(ReservationEnd::Answered(answer, done));
         if timeout(patience, settled).await.is_err() {
@@ -205,7 +205,7 @@ impl<R: Repository> ReservationKeeper<R> {
         match self.renewing_until(ended).await {
             Ok(ReservationEnd::Bound) => {}
             Ok(ReservationEnd::Answered(answer, _done)) => {
-                self.renewing_until(self.settle(answer)).await;
+                self.renewing_until(self.complete(answer)).await;
             }
             Err(_) => self.release().await,
         }
@@ -252,10 +252,10 @@ impl<R: Repository> ReservationKeeper<R> {
         .await
     }
 
-    async fn settle(&self, answer: RecordedResponse) {
+    async fn complete(&self, answer: RecordedResponse) {
         let node = &self.node;
         let settled = retry_until_certain(node, None, || {
-            (self.powers.settle)(&node.store, &self.key, self.token, answer.clone())
+            (self.powers.complete)(&node.store, &self.key, self.token, answer.clone())
         });
         match settled.await {
             Ok(true) => {}

@@ -12,20 +12,20 @@ use tower_service::Service;
 use super::{
     RequestBody, ResponseBody, ResponseFuture,
     arrival::Arrival,
-    collect::CollectBody,
     drain_over::DrainOver,
     future::AcceptStep,
     inner::Inner,
     mode::Decision,
     policy::{Policy, RequestClass},
     refuse::{DrainRefusal, Refusal, refuse_unread},
+    request_body::CollectBody,
 };
 use crate::{
     BoxError,
-    call::Oneshot,
     operation::{BufferedBody, RecordedResponse},
     run::{BufferedRequest, Runtime},
     store::Lease,
+    tower_util::Oneshot,
 };
 
 /// The service that [`AsyncAcceptLayer`](super::AsyncAcceptLayer) creates.

@@ -20,8 +20,8 @@ use super::{
 use crate::{
     operation::RecordedResponse,
     run::{
-        AcceptedRequest, AdmissionPermit, BufferedRequest, Departure, Handler, Readiness, Run,
-        Runtime, operate,
+        AcceptedRequest, AdmissionPermit, BufferedRequest, DispatchRequest, Handler, Readiness,
+        Run, Runtime, operate,
     },
     store::{Lease, Record},
 };
@@ -36,6 +36,7 @@ pub(super) struct Submission<S, R> {
     pub(super) request: Box<BufferedRequest>,
     /// The place in flight; `None` once the place was released.
     pub(super) admitted: Option<AdmissionPermit>,
+    /// The span of the operation, created before the operation is: a subscriber may panic.
     pub(super) span: Span,
 }
 
@@ -44,7 +45,7 @@ pub(super) type AcceptResult = Result<AcceptAnswer, Refusal>;
 
 impl<S, R> Submission<S, R>
 where
-    S: Handler<Body: 'static> + 'static,
+    S: Handler<Body: 'static> + Clone + 'static,
     R: Lease<Output = RecordedResponse>,
 {
     /// Creates the operation in place if the store never waits, in a task otherwise. The run is
@@ -56,16 +57,16 @@ where
         B: Body<Data = Bytes> + Send + 'static,
     {
         // Panics without a runtime, before anything exists that could be lost.
-        let runtime = Handle::current();
-        let readiness = self.ask_readiness();
-        if self.node.hand_off.is_none()
+        let tokio = Handle::current();
+        let mut readiness = self.ask_readiness();
+        if self.node.dispatcher.is_none()
             && let Some(placed) = self.creation.create_now(&self.node)
         {
-            self.bind_key();
+            self.end_reservation();
             let operation = CreatedOperation::from_new(&self.creation.new, placed);
             let (new, request) = (&self.creation.new, self.request);
-            let accepted = AcceptedRequest::from_new(new, placed, request, &self.span);
-            let run = run(
+            let accepted = AcceptedRequest::from_new(new, placed, request, self.span);
+            let run = prepare_run(
                 self.node,
                 &self.policy,
                 accepted,
@@ -74,15 +75,20 @@ where
                 self.admitted,
             );
             // If the runtime is shutting down, the run is dropped like every other task.
-            runtime.spawn(run);
+            tokio.spawn(run);
             return responder.accepted(&operation).into();
         }
         let (sender, created) = oneshot::channel();
         // Boxed once: a future is moved many times on its way into a task.
-        runtime.spawn(Box::pin(async move {
-            let created = self.creation.create(&self.node, &self.policy).await;
-            match created {
-                Ok(CreateOutcome::New(record)) => self.leave(record, readiness, sender).await,
+        tokio.spawn(Box::pin(async move {
+            let (service, creation) = (&mut self.service, &self.creation);
+            let created = creation.create(&self.node, &self.policy, || {
+                unready(service, &mut readiness);
+            });
+            match created.await {
+                Ok(CreateOutcome::New(record)) => {
+                    self.run_or_dispatch(record, readiness, sender).await;
+                }
                 // The client may have disconnected.
                 other => drop(sender.send(self.without_run(other))),
             }
@@ -93,10 +99,10 @@ where
     /// Asks whether the service is ready. If so, the operation is created as running, and its
     /// start needs no write of its own.
     fn ask_readiness(&mut self) -> Readiness {
-        if self.node.hand_off.is_some() {
+        if self.node.dispatcher.is_some() {
             return Readiness::Unknown;
         }
-        let readiness = Readiness::ask(&mut self.service, &self.creation.new.id);
+        let readiness = Readiness::ask(&mut self.service);
         self.creation.new.is_running = readiness.is_ready();
         readiness
     }
@@ -127,13 +133,13 @@ where
     }
 
     /// Starts the run of the operation here, or dispatches its request.
-    pub(super) async fn leave(
+    pub(super) async fn run_or_dispatch(
         mut self,
         record: Record<RecordedResponse>,
         readiness: Readiness,
         sender: oneshot::Sender<AcceptResult>,
     ) {
-        self.bind_key();
+        self.end_reservation();
         let operation = CreatedOperation::from_record(&record);
         // The client may have disconnected; the operation exists.
         let tell = |is_taken| {
@@ -143,12 +149,11 @@ where
             }));
         };
         let node = Arc::clone(&self.node);
-        match &node.hand_off {
+        match &node.dispatcher {
             None => {
                 let kept = self.creation.new.request.is_some();
-                let accepted =
-                    AcceptedRequest::from_record(&record, self.request, kept, &self.span);
-                let run = run(
+                let accepted = AcceptedRequest::within(&record, self.request, kept, self.span);
+                let run = prepare_run(
                     self.node,
                     &self.policy,
                     accepted,
@@ -163,7 +168,7 @@ where
             Some(dispatcher) => {
                 let admitted = self.admitted.take();
                 let admitted = admitted.unwrap_or_else(|| node.in_flight.admit_anyway());
-                let departure = Departure {
+                let request = DispatchRequest {
                     node: &node,
                     record,
                     stored: self.creation.new.request,
@@ -171,21 +176,30 @@ where
                     may_come_again: self.creation.new.key.is_some(),
                     at_most: self.policy.create_timeout,
                 };
-                dispatcher.dispatch(departure, tell).await;
+                dispatcher.dispatch(request, tell).await;
             }
         }
     }
 
     /// Ends the reservation of the key: it names the operation now.
-    fn bind_key(&mut self) {
+    fn end_reservation(&mut self) {
         if let Some(key) = self.reserved.take() {
-            key.bound();
+            key.end();
         }
     }
 }
 
-/// Returns the run of an operation in this process.
-fn run<S, R>(
+/// Gives back what a service holds because it is ready, such as a permit of a concurrency limit.
+/// The run waits for readiness again.
+pub(super) fn unready<S: Clone>(service: &mut S, readiness: &mut Readiness) {
+    if readiness.is_ready() {
+        *service = service.clone();
+        *readiness = Readiness::Unknown;
+    }
+}
+
+/// Returns the run of an operation in this process. The operation is live from here on.
+fn prepare_run<S, R>(
     node: Arc<Runtime<R>>,
     policy: &Policy,
     mut accepted: AcceptedRequest,

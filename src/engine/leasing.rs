@@ -130,7 +130,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         let before = record.version();
         let took = LeaseChange::Reclaim(lease.term);
         let step = |record: &Record<T>| record.reclaimed(&lease.node);
-        match self.change_from(record.into(), took, step).await {
+        match self.change_from(record, took, step).await {
             Ok(Written::Done(record)) => Ok(ReclaimAttempt::Done(Reclaimed { record, request })),
             // The lease was renewed meanwhile, or the cell differs from the engine's
             // description.

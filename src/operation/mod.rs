@@ -26,7 +26,7 @@
 //! only one that failed has a problem, and every failure has a problem.
 
 mod body;
-mod collect;
+mod body_collector;
 mod explained;
 mod failure;
 mod id;
@@ -44,7 +44,7 @@ mod status;
 mod view;
 
 pub use body::BufferedBody;
-pub(crate) use collect::BodyCollector;
+pub(crate) use body_collector::BodyCollector;
 pub use failure::{Failure, FailureKind};
 pub use id::{InvalidId, OperationId};
 pub(crate) use media_type::essence;

@@ -15,13 +15,13 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::Operations;
 use crate::{
-    call::ServiceFn,
     operation::{BufferedBody, FailureKind, OperationId, Outcome, Problem, RecordedResponse},
     run::{
         AcceptedRequest, AdmissionError, AdmissionPermit, OperationHandle, Readiness, RunLimits,
         Runtime, afterwards, log_end, operate, retry_until_certain,
     },
     store::{Created, FencingToken, Lease, NewOperation, Owner, Record, StoreError, Written},
+    tower_util::ServiceFn,
 };
 
 /// The time that the store has to create the operation.

@@ -67,9 +67,8 @@ impl AcceptedRequest {
         new: &NewOperation,
         placed: Placed,
         request: Box<BufferedRequest>,
-        cause: &Span,
+        span: Span,
     ) -> Self {
-        let span = operation_span(&new.id, &request.parts, cause);
         let work = RunContext::new(new.id.clone(), new.token, 1)
             .kept(new.request.is_some())
             .started(new.is_running)
@@ -77,7 +76,8 @@ impl AcceptedRequest {
         Self::of_context(work, request, span)
     }
 
-    fn within(
+    /// Creates the request, whose run is within this span.
+    pub(crate) fn within(
         record: &Record<RecordedResponse>,
         request: Box<BufferedRequest>,
         kept: bool,

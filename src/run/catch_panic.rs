@@ -21,7 +21,8 @@ pin_project! {
 }
 
 /// The payload of a panic.
-pub(super) struct Panicked(pub(super) Box<dyn Any + Send>);
+#[derive(Debug)]
+pub(crate) struct Panicked(pub(super) Box<dyn Any + Send>);
 
 impl Panicked {
     /// Returns the message of the panic, if it is text.
@@ -45,16 +46,15 @@ impl Panicked {
     }
 }
 
+/// Calls a function, and turns its panic into a value.
+pub(super) fn catch<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
+    // The panic hook has already printed the message.
+    catch_unwind(AssertUnwindSafe(call)).map_err(Panicked)
+}
+
 /// Calls a function, and turns its panic into `None`.
 pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Option<T> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(output) => Some(output),
-        // The panic hook has already printed the message.
-        Err(payload) => {
-            Panicked(payload).forget();
-            None
-        }
-    }
+    catch(call).map_err(Panicked::forget).ok()
 }
 
 impl<F> CatchPanic<F> {

@@ -86,7 +86,7 @@ fn lease_handle(record: &Record<RecordedResponse>) -> LeaseHandle {
 }
 
 /// An accepted request on its way into the queue.
-pub(crate) struct Departure<'a, R> {
+pub(crate) struct DispatchRequest<'a, R> {
     pub(crate) node: &'a Arc<Runtime<R>>,
     /// The record of the operation, which this node holds.
     pub(crate) record: Record<RecordedResponse>,
@@ -105,18 +105,18 @@ impl Dispatcher {
     /// succeed in time, the operation is ended, since no worker will run it. In two cases the
     /// operation is left to a recovery instead, if one runs: where a repetition by the client
     /// would find the operation, and where the time of a drain is over first.
-    pub(crate) async fn dispatch<R>(&self, departure: Departure<'_, R>, tell: impl FnOnce(bool))
+    pub(crate) async fn dispatch<R>(&self, request: DispatchRequest<'_, R>, tell: impl FnOnce(bool))
     where
         R: Lease<Output = RecordedResponse>,
     {
-        let Departure {
+        let DispatchRequest {
             node,
             record,
             stored,
             admitted,
             may_come_again,
             at_most,
-        } = departure;
+        } = request;
         crash_point!("dispatching");
         let is_kept = stored.is_some();
         let dispatched = match stored {

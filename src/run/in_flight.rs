@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    catch_panic::catch_panic,
     draining::{DrainState, Tally},
     live_runs::{LiveRun, LiveRuns, Ticket},
     owner_quotas::{OwnerPermit, OwnerQuotas},
@@ -243,7 +244,10 @@ impl InFlight {
         loop {
             let earlier = self.sweep.begin();
             let (overdue, next) = self.live.sweep(Instant::now());
-            overdue.iter().for_each(|work| work.signals.overdue());
+            for work in &overdue {
+                // A waker of a foreign executor may panic; the other runs are told nevertheless.
+                let _ = catch_panic(|| work.signals.overdue());
+            }
             let at_most = Instant::now() + LONGEST_SLEEP;
             let until = next.map_or(at_most, |next| next.min(at_most));
             self.sweep.sleep_until(self.moment(until));

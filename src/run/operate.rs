@@ -14,22 +14,22 @@ use tracing::Instrument;
 
 use super::{
     AcceptedRequest, BufferedRequest, Handler, RunLimits, RunOutcome, Runtime,
-    catch_panic::CatchPanic,
-    collect::collect,
+    catch_panic::{CatchPanic, catch},
     failures::{inner_error, unreadable},
-    heartbeat, now_or_never,
+    heartbeat,
     outcome::outcome_of,
     persist::{retry_until_certain, retry_until_certain_for},
     readiness::Readiness,
     record::record,
+    response_body::collect,
     run_context::RunContext,
     supervise::{NoOutcome, RunEnd, RunPhase, Supervised, look_after},
 };
 use crate::{
     BoxError,
-    call::until_ready,
     operation::{BufferedBody, FailureKind, Outcome, RecordedResponse},
     store::{Lease, StoreError, Written},
+    tower_util::until_ready,
 };
 
 /// The time that the store has to say whether an operation still exists.
@@ -69,35 +69,37 @@ where
         };
         heartbeat::ensure(&node);
         let work = &*live.work;
-        let ended = match readiness {
-            Readiness::Failed(outcome) => Ok(Ok(outcome)),
-            readiness => {
-                let is_ready = readiness.is_ready();
+        let ended = match readiness.end_of_failed(&work.id) {
+            Ok(ended) => ended,
+            Err(is_ready) => {
                 let phase = RunPhase::of_ready(is_ready);
                 // Pinned where it is created: passing a future on would copy it each time.
-                let attempt = pin!(async {
+                let mut attempt = pin!(Some(async {
                     if !is_ready {
                         if let Err(stop) = begin(&node, work, &mut service).await {
                             return stop.into();
                         }
                         phase.run();
                     }
-                    call(work, limits.result, &mut service, request).await
-                });
-                let mut attempt = Supervised::new(attempt, live, Some((&limits, &phase)));
-                match poll_fn(|context| attempt.poll_undisturbed(context)).await {
+                    call_to_outcome(work, limits.result, &mut service, request).await
+                }));
+                let running = attempt.as_mut().as_pin_mut();
+                let running = running.expect("the attempt was just created");
+                let mut running = Supervised::new(running, live, Some((&limits, &phase)));
+                let ended = match poll_fn(|context| running.poll_undisturbed(context)).await {
                     Some(ended) => ended,
                     // Boxed, since most handlers report nothing and are not stopped.
-                    None => Box::pin(look_after(&node, limits.grace, attempt)).await,
-                }
+                    None => Box::pin(look_after(&node, limits.grace, running)).await,
+                };
+                // The handler's future may still be there; its drop may panic.
+                catch(|| attempt.set(None)).and(ended)
             }
         };
         // Dropped before the outcome is tallied; the drop may panic as well.
-        let dropped = now_or_never(CatchPanic::new(async move { drop(service) }));
-        let outcome = match dropped.unwrap_or(Ok(())).and(ended) {
+        let outcome = match catch(|| drop(service)).and(ended) {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(nothing)) => {
-                leave(&node, work, nothing).await;
+                give_up(&node, work, nothing).await;
                 return Ok(RunOutcome::Refused);
             }
             Err(panicked) => {
@@ -131,8 +133,8 @@ where
     start(node, work).await
 }
 
-/// Calls the service and collects its response.
-async fn call<S: Handler>(
+/// Calls the service, collects its response, and returns the outcome.
+async fn call_to_outcome<S: Handler>(
     work: &RunContext,
     limit: u64,
     service: &mut S,
@@ -185,8 +187,12 @@ where
     }
 }
 
-/// Leaves an operation without an outcome.
-pub(super) async fn leave<R: Lease>(node: &Arc<Runtime<R>>, work: &RunContext, nothing: NoOutcome) {
+/// Gives an operation up, which ends without an outcome of this run.
+pub(super) async fn give_up<R: Lease>(
+    node: &Arc<Runtime<R>>,
+    work: &RunContext,
+    nothing: NoOutcome,
+) {
     match nothing {
         NoOutcome::Recalled => {
             let id = &work.id;

@@ -137,8 +137,8 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
             let admitted = node.in_flight.admit_anyway();
             tokio::spawn(async move {
                 let _admitted = admitted;
-                if let Some(hand_off) = &node.hand_off {
-                    hand_off.dispatch_again(&node, &record, request).await;
+                if let Some(dispatcher) = &node.dispatcher {
+                    dispatcher.dispatch_again(&node, &record, request).await;
                 }
             });
             Ok(())

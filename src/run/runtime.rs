@@ -23,7 +23,7 @@ pub(crate) struct Runtime<R> {
     /// that reruns.
     attempts: AtomicU32,
     /// The queue that requests are dispatched to; `None` if requests run here.
-    pub(crate) hand_off: Option<Dispatcher>,
+    pub(crate) dispatcher: Option<Dispatcher>,
     /// The moment of the last warning about a full store.
     warned_of_full_store: Mutex<Option<Instant>>,
 }
@@ -45,14 +45,14 @@ impl<R> Runtime<R> {
             in_flight: Arc::new(InFlight::new(MAX_IN_FLIGHT)),
             keys: OnceLock::new(),
             attempts: AtomicU32::new(0),
-            hand_off: None,
+            dispatcher: None,
             warned_of_full_store: Mutex::default(),
         }
     }
 
-    pub(crate) fn dispatching(store: R, hand_off: Dispatcher) -> Self {
+    pub(crate) fn dispatching(store: R, dispatcher: Dispatcher) -> Self {
         Self {
-            hand_off: Some(hand_off),
+            dispatcher: Some(dispatcher),
             ..Self::new(store)
         }
     }

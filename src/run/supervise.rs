@@ -91,9 +91,11 @@ impl<F: Future<Output = RunEnd>> Future for Supervised<'_, F> {
             Err(payload) => return Poll::Ready(Err(Panicked(payload))),
             Ok(Poll::Pending) => {}
         }
+        // Checked at every poll, so that a run notices also where the sweep is late.
+        let was_overdue = self.is_overdue();
         self.set_deadline();
         self.raised = self.live.work.signals.look(context);
-        match self.is_overdue() {
+        match was_overdue || self.raised.is_overdue && self.is_overdue() {
             true => Poll::Ready(Ok(Ok(Outcome::failed(FailureKind::TimedOut)))),
             false => Poll::Pending,
         }
@@ -130,11 +132,12 @@ impl<'a, F> Supervised<'a, F> {
         }
     }
 
-    /// Returns whether the current deadline is over. The signal may be that of an earlier
-    /// phase.
+    /// Returns whether the deadline of the current phase is over. A signal may be that of an
+    /// earlier phase.
     fn is_overdue(&self) -> bool {
-        let is_over = |(at, _)| at <= Instant::now();
-        self.raised.is_overdue && self.deadline.is_some_and(is_over)
+        let phase = self.limits.map(|(_, phase)| phase.is_running());
+        let is_over = |(at, is_running)| phase == Some(is_running) && at <= Instant::now();
+        self.deadline.is_some_and(is_over)
     }
 }
 

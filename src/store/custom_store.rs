@@ -50,7 +50,6 @@ impl Store for MapStore {
 }
 
 impl Repository for MapStore {
-    /// No call waits, so callers need no task to wait in.
     async fn create(&self, new: NewOperation) -> Result<Created<RecordedResponse>> {
         let record = Record::create(&new, SystemTime::now());
         let mut map = self.records.lock().unwrap();

@@ -18,7 +18,7 @@ type Release<R> = for<'a> fn(&'a R, &'a IdempotencyKey, FencingToken) -> KeyFutu
 /// idempotency keys need not have this capability.
 pub(crate) struct KeyCapability<R> {
     pub(crate) reserve: Reserve<R>,
-    pub(crate) settle: Settle<R>,
+    pub(crate) complete: Settle<R>,
     pub(crate) release: Release<R>,
 }
 
@@ -26,7 +26,7 @@ impl<R: IdempotencyKeys<Output = RecordedResponse>> KeyCapability<R> {
     pub(crate) fn of_store() -> Self {
         Self {
             reserve: |store, key, token, term| Box::pin(store.reserve(key, token, term)),
-            settle: |store, key, token, answer| Box::pin(store.complete(key, token, answer)),
+            complete: |store, key, token, answer| Box::pin(store.complete(key, token, answer)),
             release: |store, key, token| Box::pin(store.release_reservation(key, token)),
         }
     }

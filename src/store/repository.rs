@@ -42,6 +42,9 @@ pub trait Repository: Store {
     /// Records the outcome as [`finish`](Self::finish) does, at once. `placed` is the place that
     /// [`create_now`](Self::create_now) returned. Returns whether this call recorded the outcome.
     /// `false` says nothing: call `finish`.
+    ///
+    /// A store that overrides this method overrides [`get_now`](Store::get_now) too, from which
+    /// the end of the operation is logged.
     fn finish_now(
         &self,
         placed: Placed,

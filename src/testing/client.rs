@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep};
 use tower_service::Service;
 
 use crate::{
-    call::Oneshot,
     operation::{BodyCollector, BufferedBody, Operation},
+    tower_util::Oneshot,
 };
 
 /// The longest time that a test waits for an operation.

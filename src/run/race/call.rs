@@ -8,18 +8,18 @@ use http_body::Body;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::RaceResult;
+use super::RaceEnd;
 use crate::{
     BoxError,
-    call::until_ready,
     operation::{FailureKind, Outcome, RecordedResponse},
     run::{
         RunContext, RunLimits, Timeout,
         catch_panic::{CatchPanic, Panicked},
-        collect::collect,
         failures::inner_error,
         outcome::outcome_of,
+        response_body::collect,
     },
+    tower_util::until_ready,
 };
 
 /// The result of the call, and the deadline of its response body.
@@ -80,11 +80,11 @@ pub(super) fn not_called<S, P, E>(ready: CaughtReady<S, P, E>) -> CaughtCall<P, 
 }
 
 /// Returns the direct answer of a call.
-pub(super) fn answer<P, E>(called: CaughtCall<P, E>) -> RaceResult<P, E> {
+pub(super) fn answer<P, E>(called: CaughtCall<P, E>) -> RaceEnd<P, E> {
     match called {
-        Ok(Ok((answer, _))) => RaceResult::Answered(answer),
-        Ok(Err(RunTimeElapsed)) => RaceResult::Failed(FailureKind::TimedOut),
-        Err(Panicked(payload)) => RaceResult::Panicked(payload),
+        Ok(Ok((answer, _))) => RaceEnd::Answered(answer),
+        Ok(Err(RunTimeElapsed)) => RaceEnd::Failed(FailureKind::TimedOut),
+        Err(Panicked(payload)) => RaceEnd::Panicked(payload),
     }
 }
 

@@ -21,10 +21,10 @@ pub(super) struct Contest<'a, C> {
     pub(super) in_flight: &'a Arc<InFlight>,
     /// The time that the call may continue after it was told of the end of a drain.
     pub(super) grace: Duration,
-    pub(super) creator: C,
+    pub(super) creator: &'a mut C,
     /// The time at which the operation is created without a request; `None` once it was
     /// requested.
-    pub(super) too_late: Option<Instant>,
+    pub(super) accept_at: Option<Instant>,
 }
 
 /// The result of a step of a raced call.
@@ -57,7 +57,7 @@ impl<C: Creator> Contest<'_, C> {
     ) -> RaceStep<T> {
         loop {
             let late = async {
-                match self.too_late {
+                match self.accept_at {
                     Some(at) => sleep_until(at).await,
                     None => std::future::pending().await,
                 }
@@ -80,7 +80,7 @@ impl<C: Creator> Contest<'_, C> {
                     };
                 }
                 () = late => {
-                    self.too_late = None;
+                    self.accept_at = None;
                     self.gate.request_creation();
                     continue;
                 }
@@ -96,7 +96,7 @@ impl<C: Creator> Contest<'_, C> {
                     }
                 }
             };
-            match (self.settle(created), done) {
+            match (self.after_creation(created), done) {
                 (CallDecision::Accepted, done) => return RaceStep::Accepted(done),
                 (CallDecision::Nobody, _) => return RaceStep::Nobody,
                 (CallDecision::Answer, Some(done)) => return RaceStep::Done(done),
@@ -115,16 +115,19 @@ impl<C: Creator> Contest<'_, C> {
                 AfterReturn::Create => {}
             }
             let created = self.creator.create(is_running).await;
-            match self.settle(created) {
+            match self.after_creation(created) {
                 CallDecision::Answer => {}
-                settled => return settled,
+                decided => return decided,
             }
         }
     }
 
     /// Returns the decision after a try to create the operation; `Answer` if the call is
     /// still held.
-    fn settle(&mut self, created: Result<Record<RecordedResponse>, NotCreated>) -> CallDecision {
+    fn after_creation(
+        &mut self,
+        created: Result<Record<RecordedResponse>, NotCreated>,
+    ) -> CallDecision {
         match created {
             Ok(record) => {
                 self.work.set_token(record.token());

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
-    Creator, RaceResult,
+    Creator, RaceEnd,
     call::{answer, call, not_called, outcome_of_call, ready},
     contest::{CallDecision, Contest, RaceStep},
 };
@@ -18,9 +18,9 @@ use crate::{
     operation::{FailureKind, Outcome, RecordedResponse},
     run::{
         RunContext, RunLimits, Runtime,
-        catch_panic::CatchPanic,
-        heartbeat, now_or_never,
-        operate::{leave, start},
+        catch_panic::catch,
+        heartbeat,
+        operate::{give_up, start},
         record::record,
         supervise::{RunEnd, Supervised, look_after},
     },
@@ -37,7 +37,7 @@ pub(crate) struct Race<S, Q, R> {
     /// The base of relative references in the response.
     pub(crate) base: PathAndQuery,
     /// The time after which the call becomes an operation.
-    pub(crate) deadline: Option<Duration>,
+    pub(crate) accept_after: Option<Duration>,
 }
 
 impl<S, Q, C, R> Race<S, Q, R>
@@ -53,8 +53,8 @@ where
     /// client was told of the operation. The call is never started twice.
     pub(crate) async fn run(
         self,
-        creator: impl Creator,
-    ) -> Option<RaceResult<Response<C>, S::Error>> {
+        creator: &mut impl Creator,
+    ) -> Option<RaceEnd<Response<C>, S::Error>> {
         let Self {
             node,
             limits,
@@ -62,7 +62,7 @@ where
             service,
             request,
             base,
-            deadline,
+            accept_after,
         } = self;
         let (node, work, limits, base) = (&node, &work, &limits, &base);
         let mut contest = Contest {
@@ -71,7 +71,7 @@ where
             in_flight: &node.in_flight,
             grace: limits.grace,
             creator,
-            too_late: deadline.and_then(|deadline| Instant::now().checked_add(deadline)),
+            accept_at: accept_after.and_then(|after| Instant::now().checked_add(after)),
         };
         // Both futures, this one and the call, are boxed: either future moves into the run, and
         // is dropped with the run before the outcome is recorded.
@@ -90,7 +90,7 @@ where
                 return None;
             }
             RaceStep::Nobody => return None,
-            RaceStep::Over => return Some(RaceResult::ShutDown),
+            RaceStep::Over => return Some(RaceEnd::ShutDown),
             RaceStep::Accepted(done) => {
                 // From here on the run is like that of a request accepted at once.
                 let run = async move {
@@ -121,7 +121,7 @@ where
                 CallDecision::Accepted => Some(called),
             },
             RaceStep::Nobody => return None,
-            RaceStep::Over => return Some(RaceResult::ShutDown),
+            RaceStep::Over => return Some(RaceEnd::ShutDown),
             RaceStep::Accepted(done) => done,
         };
         let outcome = async move {
@@ -162,8 +162,7 @@ async fn run_accepted<R: Lease<Output = RecordedResponse>>(
     let run_of_call = Supervised::new(run.as_mut(), &live, None);
     let ended = look_after(node, limits.grace, run_of_call).await;
     // Dropped before the outcome is recorded; the drop may panic as well.
-    let dropped = now_or_never(CatchPanic::new(async move { drop(run) }));
-    let ended = dropped.unwrap_or(Ok(())).and(ended);
+    let ended = catch(|| drop(run)).and(ended);
     let outcome: RunEnd = ended.unwrap_or_else(|panicked| {
         panicked.of_handler(&work.id);
         Ok(Outcome::failed(FailureKind::Panicked))
@@ -171,6 +170,6 @@ async fn run_accepted<R: Lease<Output = RecordedResponse>>(
     match outcome {
         // The error was logged where it occurred.
         Ok(outcome) => drop(record(node, work, outcome).await),
-        Err(nothing) => leave(node, work, nothing).await,
+        Err(nothing) => give_up(node, work, nothing).await,
     }
 }

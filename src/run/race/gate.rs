@@ -155,7 +155,7 @@ impl Gate {
 
     /// Moves `Held` → `Dropped`: the client has disconnected. Returns true if the
     /// call is to be dropped.
-    pub(crate) fn leave(&self) -> bool {
+    pub(crate) fn client_left(&self) -> bool {
         let dropped = self.lock(|state| {
             state.left = true;
             let held = state.position == GatePosition::Held;

@@ -11,15 +11,13 @@ mod gate;
 
 use std::{any::Any, future::Future};
 
-use http::Response;
-
 pub(crate) use self::{
     drive::Race,
     gate::{AcceptDenied, Gate},
 };
 use super::{sync, wait};
 use crate::{
-    operation::{BufferedBody, FailureKind, RecordedResponse},
+    operation::{FailureKind, RecordedResponse},
     store::Record,
 };
 
@@ -39,18 +37,14 @@ pub(crate) trait Creator: Send {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotCreated;
 
-/// The result of a race, as told to the client.
-pub(crate) enum RaceResult<P, E> {
-    /// The call returned first.
+/// The end of a call that did not become an operation.
+pub(crate) enum RaceEnd<P, E> {
+    /// The call returned.
     Answered(Result<P, E>),
-    /// The call returned first, and its answer is stored.
-    Settled(Response<BufferedBody>),
-    /// The call panicked first.
+    /// The call panicked.
     Panicked(Box<dyn Any + Send>),
     /// The call failed: it exceeded the running time, for example.
     Failed(FailureKind),
-    /// The time of a drain was over first.
+    /// The time of a drain was over.
     ShutDown,
-    /// The call is an operation now.
-    Accepted(Record<RecordedResponse>),
 }

@@ -142,7 +142,7 @@ impl<T> MemoryStore<T> {
                 room.free(freed);
                 !room.has(&self.limits, weight)
             });
-            self.settle(&evicted);
+            self.close_accounts(&evicted);
             evicted
         };
         self.end_waits(&evicted);
@@ -160,7 +160,7 @@ impl<T> MemoryStore<T> {
                 Some(entry) if !entry.may_go(now, self.limits.min_retention) => return false,
                 Some(_) => {
                     let evicted = shard.take(at.slot);
-                    self.settle(evicted.as_slice());
+                    self.close_accounts(evicted.as_slice());
                     drop(shard);
                     self.freed(evicted.as_slice());
                     return true;
@@ -188,7 +188,7 @@ impl<T> MemoryStore<T> {
                 return false;
             }
             let evicted = shard.take(slot);
-            self.settle(evicted.as_slice());
+            self.close_accounts(evicted.as_slice());
             drop(shard);
             self.freed(evicted.as_slice());
             return true;

@@ -274,7 +274,7 @@ impl<T> MemoryStore<T> {
 
     /// Removes entries from the accounts of their owners. Call this under the lock under
     /// which the entries are removed.
-    fn settle(&self, entries: &[OperationEntry<T>]) {
+    fn close_accounts(&self, entries: &[OperationEntry<T>]) {
         for entry in entries {
             if let Some(owner) = entry.record.owner() {
                 let (number, bytes) = (entry.number, entry.weight.bytes());

@@ -17,7 +17,7 @@ impl<T: Payload> Purge for MemoryStore<T> {
             let records = {
                 let mut shard = self.lock(index);
                 let records = shard.purge(now, limit - purged);
-                self.settle(&records);
+                self.close_accounts(&records);
                 records
             };
             self.freed(&records);

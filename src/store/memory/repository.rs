@@ -1,6 +1,6 @@
 //! The steps of an operation.
 
-use super::{MemoryStore, shard::OperationEntry, writing::Inserted};
+use super::{MemoryStore, shard::OperationEntry, writing::InsertedEntry};
 use crate::{
     operation::{OperationId, Outcome, Payload, Progress},
     store::{
@@ -12,8 +12,8 @@ use crate::{
 impl<T: Payload> Repository for MemoryStore<T> {
     fn create_now(&self, new: &NewOperation) -> Option<Placed> {
         match self.insert_with_room(new, self.now()) {
-            Ok(Inserted::New(placed)) => Some(placed),
-            Ok(Inserted::Not(_)) | Err(_) => None,
+            Ok(InsertedEntry::New(placed)) => Some(placed),
+            Ok(InsertedEntry::Not(_)) | Err(_) => None,
         }
     }
 
@@ -30,8 +30,8 @@ impl<T: Payload> Repository for MemoryStore<T> {
     async fn create(&self, new: NewOperation) -> Result<Created<T>, StoreError> {
         let now = self.now();
         Ok(match self.insert_with_room(&new, now)? {
-            Inserted::New(_) => Created::New(Record::create(&new, now.wall)),
-            Inserted::Not(created) => created,
+            InsertedEntry::New(_) => Created::New(Record::create(&new, now.wall)),
+            InsertedEntry::Not(created) => created,
         })
     }
 
@@ -105,7 +105,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
             let Some(entry) = shard.remove(hashed) else {
                 return Ok(Written::Gone);
             };
-            self.settle(std::slice::from_ref(&entry));
+            self.close_accounts(std::slice::from_ref(&entry));
             if let Some((name, keyring)) = &mut keyring
                 && let Some(key) = keyring.get(name).filter(|key| key.is_of(id))
             {

@@ -30,13 +30,13 @@ pub(super) const PURGED_PER_END: usize = 2;
 const SLOT_BITS: u32 = Slot::BITS;
 
 /// The result of an insertion.
-pub(super) enum Inserted<T> {
+pub(super) enum InsertedEntry<T> {
     New(Placed),
     /// The operation is not new.
     Not(Created<T>),
 }
 
-impl<T> From<Reservation<T>> for Inserted<T> {
+impl<T> From<Reservation<T>> for InsertedEntry<T> {
     fn from(held: Reservation<T>) -> Self {
         Self::Not(match held {
             Reservation::Operation(record) => Created::Existing(record),
@@ -51,7 +51,7 @@ impl<T: Payload> MemoryStore<T> {
         &self,
         new: &NewOperation,
         now: CurrentTime,
-    ) -> Result<Inserted<T>, StoreError> {
+    ) -> Result<InsertedEntry<T>, StoreError> {
         let record = Record::create(new, now.wall);
         let of_key = new
             .key
@@ -83,7 +83,7 @@ impl<T: Payload> MemoryStore<T> {
                 inserted => break inserted,
             }
         };
-        if has_room && !matches!(inserted, Ok(Inserted::New(_))) {
+        if has_room && !matches!(inserted, Ok(InsertedEntry::New(_))) {
             self.shared.room.free(weight);
         }
         inserted
@@ -99,7 +99,7 @@ impl<T: Payload> MemoryStore<T> {
         (weight, of_key): (Weight, usize),
         has_room: bool,
         now: CurrentTime,
-    ) -> Result<Inserted<T>, StoreError> {
+    ) -> Result<InsertedEntry<T>, StoreError> {
         // Held to the end, so that key and operation are created together.
         let mut keyring = new.key.as_ref().map(|key| {
             let name = key.scoped_name();
@@ -128,7 +128,7 @@ impl<T: Payload> MemoryStore<T> {
                     Reservation::Mismatch.into()
                 }
                 true => Reservation::Operation(entry.record.clone()).into(),
-                false => Inserted::Not(Created::IdTaken),
+                false => InsertedEntry::Not(Created::IdTaken),
             });
         }
         let wanted = NeededRoom {
@@ -163,7 +163,7 @@ impl<T: Payload> MemoryStore<T> {
             new.request.clone(),
         );
         let (slot, mut replaced) = shard.insert(hashed, entry, term);
-        self.settle(replaced.as_slice());
+        self.close_accounts(replaced.as_slice());
         if let Some(owner) = &new.owner {
             let at = EntryLocation {
                 shard: hashed.shard(),
@@ -193,7 +193,7 @@ impl<T: Payload> MemoryStore<T> {
         drop(keyring);
         self.freed(replaced.as_slice());
         let place = (hashed.shard() as u64) << SLOT_BITS | u64::from(slot);
-        Ok(Inserted::New(Placed::new(now.wall, place)))
+        Ok(InsertedEntry::New(Placed::new(now.wall, place)))
     }
 
     /// Makes one conditional change by `change` under one lock, then wakes the waiters.
@@ -227,9 +227,8 @@ impl<T: Payload> MemoryStore<T> {
         if term.is_some() {
             place.hold(now.tick, term);
         }
-        let (slot, record) = (place.slot(), place.entry().record.clone());
-        self.changed(shard, slot, now);
-        Ok(Written::Done(record))
+        let slot = place.slot();
+        Ok(Written::Done(self.changed(shard, slot, now, Record::clone)))
     }
 
     /// Records the outcome of an operation at this place. Returns false if its holder is
@@ -256,15 +255,23 @@ impl<T: Payload> MemoryStore<T> {
         };
         let record = &mut entry.record;
         record.finish(token, outcome, None, now.wall, self.limits.ttl);
-        self.changed(shard, slot, now);
+        self.changed(shard, slot, now, |_| ());
         true
     }
 
-    /// Accounts for a change of the operation in this slot, and wakes its waiters.
-    fn changed(&self, mut shard: MutexGuard<'_, Shard<T>>, slot: Slot, now: CurrentTime) {
+    /// Accounts for a change of the operation in this slot, and wakes its waiters. Returns what
+    /// `read` returns of the record.
+    fn changed<U>(
+        &self,
+        mut shard: MutexGuard<'_, Shard<T>>,
+        slot: Slot,
+        now: CurrentTime,
+        read: impl FnOnce(&Record<T>) -> U,
+    ) -> U {
         let mut place = shard.place_at(slot);
         let ends = place.entry().record.operation().state().is_terminal();
-        // The operation ends before code of the application runs, such as its weigher.
+        // The operation ends before code of the application runs: its weigher, and the `Clone`
+        // of its result.
         let woken = match ends {
             true => place.end(now.tick, self.limits.ttl),
             false => place.entry().changed(),
@@ -280,10 +287,11 @@ impl<T: Payload> MemoryStore<T> {
             let ledger = &self.shared.room.ledger;
             ledger.change(owner, number, before, after, expires);
         }
+        let output = read(&entry.record);
         let purged = match ends {
             true => {
                 let purged = shard.purge(now.tick, PURGED_PER_END);
-                self.settle(&purged);
+                self.close_accounts(&purged);
                 purged
             }
             false => Vec::new(),
@@ -293,6 +301,7 @@ impl<T: Payload> MemoryStore<T> {
         if let Some(cell) = woken {
             cell.notify();
         }
+        output
     }
 
     /// Notifies the node that held the operation.

@@ -81,7 +81,7 @@ async fn victim() {
         let attempts = record.attempts();
         attempts < LAST && (attempts > 1 || own_ids.contains(record.operation().id()))
     };
-    while !live(&store).await.iter().all(|record| is_settled(record)) {
+    while !live(&store).await.iter().all(is_settled) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     print_event("settled", &own_ids[0]);
