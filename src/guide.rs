@@ -110,6 +110,7 @@ pub mod growing {}
 pub mod stores {}
 
 #[doc = include_str!("../docs/wire.plot")]
+#[doc = include_str!("../docs/durable.plot")]
 ///
 #[doc = links!()]
 ///

@@ -23,7 +23,6 @@
 //! | ours, axum | the same in a router of axum, served as the implementation by hand is |
 //! | hand | an implementation by hand: axum, a `DashMap` of `serde_json::Value`, `tokio::spawn` |
 //! | hand, careful | an implementation by hand that stores results unparsed: `RawValue` |
-
 //!
 //! `cargo bench -p tower-operations-wire --profile lto --features mimalloc -- --plot FILE` builds
 //! all contenders with thin link-time optimization, one code generation unit, and mimalloc.
