@@ -8,7 +8,7 @@
 //!
 //! *over HTTP* is a server and its clients in one process, on two threads each. The
 //! answers per second are measured for the bare service and for the layered service. Each
-//! 202 is followed by a durable start and a durable end.
+//! 202 is followed by a durable end.
 
 use std::{
     convert::Infallible,
@@ -51,6 +51,11 @@ fn main() {
         ("create", Work::Create, 256),
         ("create", Work::Create, 16),
         ("create with 1 KiB to run it again", Work::Request, 256),
+        (
+            "create as running, finish with 1 KiB, read",
+            Work::Ready,
+            256,
+        ),
         ("create, start, finish with 1 KiB, read", Work::Whole, 256),
     ] {
         let store = measure(folder.path(), work, concurrent);
@@ -172,6 +177,9 @@ fn answer_length(bytes: &[u8]) -> Option<usize> {
 enum Work {
     Create,
     Request,
+    /// A whole operation, whose service is ready when its request is accepted.
+    Ready,
+    /// A whole operation, which is started later.
     Whole,
 }
 
@@ -203,12 +211,15 @@ async fn run_operation(store: &RedbStore, lease: &LeaseConfig, work: Work) {
     if let Work::Request = work {
         new = new.with_request(Some(Bytes::from_static(KIB)));
     }
+    new.is_running = matches!(work, Work::Ready);
     let Ok(Created::New(record)) = store.create(new).await else {
         panic!("not created");
     };
+    let token = record.token();
     if let Work::Whole = work {
-        let token = record.token();
         store.start(&id, token).await.expect("started");
+    }
+    if let Work::Ready | Work::Whole = work {
         let outcome = Outcome::Succeeded(Some(response()));
         store
             .finish(&id, token, outcome, None)
