@@ -1,4 +1,6 @@
-//! Tracks running operations, admission and shutdown.
+//! Tracks running operations and shutdown.
+
+mod admission;
 
 use std::{
     sync::{
@@ -11,11 +13,13 @@ use std::{
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use admission::{AdmissionError, AdmissionPermit};
+
 use super::{
     catch_panic::catch_panic,
     draining::{DrainState, Tally},
     live_runs::{LiveRun, LiveRuns, Ticket},
-    owner_quotas::{OwnerPermit, OwnerQuotas},
+    owner_quotas::OwnerQuotas,
     pass_through::PassThrough,
     run_context::RunContext,
     signals::StopCause,
@@ -25,7 +29,7 @@ use crate::{
     operation::OperationId,
     slots::{Slot, Slots},
     store::{
-        LeaseHandle, Owner,
+        LeaseHandle,
         wait::{WaitCell, Waiter},
     },
 };
@@ -66,15 +70,6 @@ pub(super) struct RunningState {
     pub(super) draining: Option<DrainState>,
 }
 
-/// The reason why a request is not admitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AdmissionError {
-    Full,
-    /// The owner has reached the bound on its requests in flight.
-    FullForOwner,
-    Closed,
-}
-
 /// The longest sleep of the sweep. A deadline after it needs no notice of its own.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
@@ -98,47 +93,6 @@ impl InFlight {
         }
     }
 
-    pub(crate) fn set_max(&self, max: usize) {
-        self.max.store(max, SeqCst);
-    }
-
-    /// Sets how many requests of one owner may be in flight.
-    pub(crate) fn set_max_per_owner(&self, max: usize) {
-        self.shares.set(max);
-    }
-
-    /// Admits a request, if there is room and no drain has begun.
-    pub(crate) fn admit(self: &Arc<Self>) -> Result<AdmissionPermit, AdmissionError> {
-        let before = self.admitted.fetch_add(1, SeqCst);
-        let admitted = AdmissionPermit::to(self);
-        // Checked after the count, since a drain closes first and then reads the count.
-        if self.is_closed() {
-            return Err(AdmissionError::Closed);
-        }
-        if before >= self.max.load(SeqCst) {
-            return Err(AdmissionError::Full);
-        }
-        Ok(admitted)
-    }
-
-    /// Admits a request of this owner, if the owner's share is not exhausted.
-    pub(crate) fn admit_for(
-        self: &Arc<Self>,
-        owner: Option<Owner>,
-    ) -> Result<AdmissionPermit, AdmissionError> {
-        let mut admitted = self.admit()?;
-        let share = self.shares.take(owner, self.max.load(SeqCst));
-        let share = share.ok_or(AdmissionError::FullForOwner)?;
-        admitted.share = Some(Box::new(share));
-        Ok(admitted)
-    }
-
-    /// Admits a request without regard to the bound, since it was admitted elsewhere.
-    pub(crate) fn admit_anyway(self: &Arc<Self>) -> AdmissionPermit {
-        self.admitted.fetch_add(1, SeqCst);
-        AdmissionPermit::to(self)
-    }
-
     /// Counts a request that is answered directly, apart from the admitted ones.
     pub(crate) fn pass(self: &Arc<Self>) -> PassThrough {
         self.passing.fetch_add(1, SeqCst);
@@ -152,15 +106,6 @@ impl InFlight {
 
     pub(super) fn passing(&self) -> usize {
         self.passing.load(SeqCst)
-    }
-
-    /// Returns how many more requests would be admitted now.
-    pub(super) fn room(&self) -> usize {
-        self.max.load(SeqCst).saturating_sub(self.admitted())
-    }
-
-    pub(super) fn admitted(&self) -> usize {
-        self.admitted.load(SeqCst)
     }
 
     /// Adds a run to the live runs. `grace` is the time that the run may continue after it is
@@ -337,29 +282,6 @@ impl InFlight {
 impl RunningState {
     pub(super) fn tally(&mut self) -> Option<&mut Tally> {
         self.draining.as_mut().map(|draining| &mut draining.tally)
-    }
-}
-
-/// A place in flight, held until it is dropped.
-#[derive(Debug)]
-pub(crate) struct AdmissionPermit {
-    in_flight: Arc<InFlight>,
-    /// The place in the share of the owner, where the owner is known.
-    share: Option<Box<OwnerPermit>>,
-}
-
-impl AdmissionPermit {
-    fn to(in_flight: &Arc<InFlight>) -> Self {
-        Self {
-            in_flight: Arc::clone(in_flight),
-            share: None,
-        }
-    }
-}
-
-impl Drop for AdmissionPermit {
-    fn drop(&mut self) {
-        self.in_flight.left(&self.in_flight.admitted);
     }
 }
 
