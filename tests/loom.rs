@@ -1,5 +1,5 @@
-//! The wait/notify cell, the gate built on it, and the table of keys, under a model
-//! checker: every interleaving of their locks and wakers, within loom's bounds.
+//! The wait/notify cell, the gate built on it, the table of keys and the live runs, under a
+//! model checker: every interleaving of their locks and wakers, within loom's bounds.
 //!
 //! The files under test are compiled again here, over loom's `Arc` and `Mutex`. The
 //! rest of the crate does not depend on loom.
@@ -8,6 +8,9 @@
 
 mod sync {
     pub(crate) use loom::sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64};
+
+    /// Equal in every execution: the order in which shards are locked is part of a schedule.
+    pub(crate) type RandomState = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
 }
 
 #[path = "../src/store/wait.rs"]
@@ -24,6 +27,43 @@ mod sweep_timer;
 
 #[path = "../src/store/memory/keyring.rs"]
 mod keyring;
+
+#[path = "../src/slots.rs"]
+mod slots;
+
+#[path = "../src/deadline_lists.rs"]
+mod deadline_lists;
+
+#[path = "../src/run/live_runs.rs"]
+mod live_runs;
+
+#[path = "loom/tickets.rs"]
+mod tickets;
+
+mod operation {
+    pub(crate) use tower_operations::OperationId;
+}
+
+mod store {
+    pub(crate) use tower_operations::store::FencingToken;
+}
+
+/// The part of a run's context that the live runs need.
+mod run_context {
+    use super::{operation::OperationId, store::FencingToken};
+
+    #[derive(Debug)]
+    pub(crate) struct RunContext {
+        pub(crate) id: OperationId,
+        pub(crate) token: FencingToken,
+    }
+
+    impl RunContext {
+        pub(crate) fn token(&self) -> FencingToken {
+            self.token
+        }
+    }
+}
 
 /// The part of the store's clock that keys need.
 mod shard {

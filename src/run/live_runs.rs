@@ -1,16 +1,14 @@
 //! The live runs of a node.
 
-use std::{
-    hash::BuildHasher,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{hash::BuildHasher, sync::PoisonError, time::Duration};
 
-use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use tokio::time::Instant;
 
-use super::run_context::RunContext;
+use super::{
+    run_context::RunContext,
+    sync::{Arc, Mutex, MutexGuard, RandomState},
+};
 use crate::{
     deadline_lists::{DeadlineLists, ListEntry, ListLinks},
     operation::OperationId,
@@ -218,68 +216,5 @@ impl LiveRuns {
 
     pub(super) fn is_empty(&self) -> bool {
         self.shards.iter().all(|shard| shard.lock().runs.is_empty())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn work(id: &OperationId, token: u64) -> Arc<RunContext> {
-        let token = FencingToken::from_number(token);
-        Arc::new(RunContext::new(id.clone(), token, 1))
-    }
-
-    fn insert(live: &LiveRuns, work: &Arc<RunContext>) -> Option<Ticket> {
-        live.insert(LiveRun::new(Arc::clone(work), Duration::ZERO))
-    }
-
-    #[test]
-    fn runs_of_one_id_are_distinguished_by_their_tokens() {
-        let id = OperationId::new();
-        let (older, newer, same) = (work(&id, 7), work(&id, 8), work(&id, 8));
-        let live = LiveRuns::default();
-        let first = insert(&live, &older).unwrap();
-        let second = insert(&live, &newer).unwrap();
-        assert_eq!(insert(&live, &same), None, "it is there already");
-        assert_eq!(live.with_id(&id).len(), 2);
-        live.remove(first);
-        assert!(live.get(&id, older.token()).is_none());
-        let found = live.get(&id, newer.token()).unwrap();
-        assert!(Arc::ptr_eq(&found, &newer));
-        live.remove(second);
-        assert!(live.is_empty());
-    }
-
-    #[test]
-    fn runs_are_overdue_in_the_order_of_their_deadlines() {
-        let (short, long) = (Duration::from_secs(1), Duration::from_secs(60));
-        let begun = Instant::now();
-        let live = LiveRuns::default();
-        let runs: Vec<_> = (0..4)
-            .map(|token| work(&OperationId::new(), token))
-            .collect();
-        let tickets: Vec<_> = runs.iter().map(|it| insert(&live, it).unwrap()).collect();
-        live.set_deadline(tickets[0], begun + long, long);
-        live.set_deadline(tickets[1], begun + short, short);
-        live.set_deadline(tickets[2], begun + 2 * short, short);
-        // A new deadline replaces the one before.
-        live.set_deadline(tickets[0], begun + 3 * short, long);
-        let overdue = live.sweep(begun);
-        assert_eq!(ids(overdue), (Vec::new(), Some(begun + short)));
-        live.remove(tickets[2]);
-        let overdue = live.sweep(begun + 2 * short);
-        assert_eq!(
-            ids(overdue),
-            (vec![runs[1].id.clone()], Some(begun + 3 * short))
-        );
-        let overdue = live.sweep(begun + long);
-        assert_eq!(ids(overdue), (vec![runs[0].id.clone()], None));
-    }
-
-    fn ids(
-        (overdue, next): (Vec<Arc<RunContext>>, Option<Instant>),
-    ) -> (Vec<OperationId>, Option<Instant>) {
-        (overdue.iter().map(|work| work.id.clone()).collect(), next)
     }
 }
