@@ -54,6 +54,7 @@ mod notifier;
 mod reading;
 pub(crate) mod record_head;
 mod reserving;
+mod run_to_completion;
 #[cfg(test)]
 mod tests;
 mod writing;

@@ -1,11 +1,9 @@
 //! Creates, changes and deletes operations: steps of a record, each made by comparing and
 //! setting its cell.
 
-use tracing::Instrument;
-
 use super::{
     CellReader, Engine, EngineStore, Inserted, LeaseChange, NewCell, NextCell, Notice, Replaced,
-    Stamp, record_head,
+    Stamp, record_head, run_to_completion::run_to_completion,
 };
 use crate::{
     operation::{OperationId, Outcome, Progress, Stored},
@@ -87,7 +85,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         lease: LeaseChange,
     ) -> Result<WriteAttempt<T>, StoreError> {
         let this = self.clone();
-        to_the_end(async move { this.replace_and_tell(&before, next, lease).await }).await
+        run_to_completion(async move { this.replace_and_tell(&before, next, lease).await }).await
     }
 
     async fn replace_and_tell(
@@ -155,19 +153,6 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
     fn gone(&self, id: &OperationId) -> Written<T> {
         self.shared.live.gone(id);
         Written::Gone
-    }
-}
-
-/// Runs a change to its end, so that the change is announced even if the caller stops waiting
-/// because a client disconnected or a time-out passed.
-async fn to_the_end<A: Send + 'static>(change: impl Future<Output = A> + Send + 'static) -> A {
-    match tokio::spawn(change.in_current_span()).await {
-        Ok(answer) => answer,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime shuts down, and the caller with it.
-            Err(_) => std::future::pending().await,
-        },
     }
 }
 
@@ -299,7 +284,7 @@ impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
             let remains = record_head::encode(&record.without_result())?;
             let (this, asked) = (self.clone(), record.clone());
             let forget = async move { this.remove_and_tell(&asked, &remains).await };
-            match to_the_end(forget).await? {
+            match run_to_completion(forget).await? {
                 Replaced::Done => return Ok(Written::Done(record)),
                 Replaced::Gone => return Ok(self.gone(id)),
                 Replaced::Found(cell) => record = record_head::decode(cell)?,
