@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use tower_operations::engine::{Cell, CellReader};
 
 use super::{error::RedbFault, rows::CellRow};
@@ -27,7 +28,7 @@ pub(super) struct CellCache {
 
 #[derive(Debug, Default)]
 struct CachedCells {
-    by_id: HashMap<Arc<[u8]>, CachedCell>,
+    by_id: HashMap<Arc<[u8]>, CachedCell, RandomState>,
     /// The ids in the order in which their cells were written.
     order: BTreeMap<u64, Arc<[u8]>>,
     next: u64,
@@ -48,8 +49,8 @@ pub(super) struct WrittenCell {
     pub(super) result: Option<Bytes>,
 }
 
-/// A cell as a batch leaves it: `None` if the batch removes the cell.
-pub(super) type Touched = (Arc<[u8]>, Option<WrittenCell>);
+/// The cells as a batch leaves them, by id: `None` if the batch removes the cell.
+pub(super) type TouchedCells = HashMap<Arc<[u8]>, Option<WrittenCell>, RandomState>;
 
 impl CellCache {
     pub(super) fn new(capacity: usize) -> Self {
@@ -78,20 +79,24 @@ impl CellCache {
         Some(Ok(Cell::new(head, written.result.filter(|_| is_wanted))))
     }
 
+    /// Returns the row of a cell, if it is cached.
+    pub(super) fn row(&self, id: &[u8]) -> Option<Bytes> {
+        Some(self.lock().by_id.get(id)?.written.row.clone())
+    }
+
     /// Removes cells that the next commit changes: during the commit only the file has
     /// them.
-    pub(super) fn forget(&self, touched: &[Touched]) {
+    pub(super) fn forget(&self, touched: &TouchedCells) {
         let mut cells = self.lock();
-        for (id, _) in touched {
+        for id in touched.keys() {
             cells.remove(id);
         }
     }
 
-    /// Adds committed cells, in the order of the commit.
-    pub(super) fn keep(&self, touched: Vec<Touched>) {
+    /// Adds the committed cells, which were [forgotten](Self::forget) before the commit.
+    pub(super) fn keep(&self, touched: TouchedCells) {
         let mut cells = self.lock();
         for (id, written) in touched {
-            cells.remove(&id);
             if let Some(written) = written {
                 cells.insert(id, written, self.capacity);
             }
@@ -164,17 +169,22 @@ mod tests {
     fn caches_are_bounded_in_bytes_and_keep_the_latest_writes() {
         let hot = CellCache::new(10 * (1000 + OVERHEAD));
         for n in 0..1000 {
-            hot.keep(vec![(id(n), written(900)), (id(n), written(900))]);
+            let touched = TouchedCells::from_iter([(id(n), written(900))]);
+            hot.forget(&touched);
+            hot.keep(touched.clone());
+            hot.forget(&touched);
+            hot.keep(touched);
         }
         let cells = hot.lock();
         assert!(cells.bytes <= hot.capacity);
         assert_eq!(cells.by_id.len(), cells.order.len());
         assert!(cells.by_id.contains_key(&id(999)) && !cells.by_id.contains_key(&id(900)));
         drop(cells);
-        hot.keep(vec![(id(1), written(LARGEST + 1))]);
+        let large = TouchedCells::from_iter([(id(1), written(LARGEST + 1))]);
+        hot.forget(&large);
+        hot.keep(large);
         assert!(!hot.lock().by_id.contains_key(&id(1)));
-        let all: Vec<_> = (0..1000).map(|n| (id(n), None)).collect();
-        hot.keep(all);
+        hot.forget(&(0..1000).map(|n| (id(n), None)).collect());
         let cells = hot.lock();
         assert_eq!((cells.bytes, cells.order.len()), (0, 0));
     }

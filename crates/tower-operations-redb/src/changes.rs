@@ -75,27 +75,17 @@ impl Transaction for InsertCell {
             return Ok(Inserted::Key(found));
         }
         let id = &*text(&self.id);
-        if let Some(row) = desk.row(id)? {
+        while let Some(row) = desk.insert(id, &self.row(desk.memory.next_number))? {
             let row = CellRow::decode(&row)?;
             if !row.has_expired(self.now) {
-                let made_by = row.key.map(|name| String::from_utf8_lossy(name).into());
-                if let Some(key) = &self.key
-                    && row.key == Some(key.name.as_bytes())
-                    && desk.bound_to(key.name.as_bytes(), id)?
-                {
-                    // An earlier attempt inserted the cell, but its caller never got the
-                    // answer.
-                    desk.reserve(&key.name, None);
-                }
-                let head = Bytes::copy_from_slice(row.head);
-                return Ok(Inserted::Id(head, made_by));
+                return self.found(id, &row, desk);
             }
             desk.remove(&self.id, &row)?;
             if let Some(name) = row.key {
                 desk.unbind_from(name, id)?;
             }
         }
-        self.put(id, desk)?;
+        self.inserted(id, desk)?;
         Ok(Inserted::Done)
     }
 }
@@ -110,11 +100,12 @@ impl InsertCell {
         }
     }
 
-    fn put(&self, id: &[u8], desk: &mut Desk<'_>) -> Result<(), RedbFault> {
-        let owner = self.owner.as_ref().map(|owner| owner.as_str().as_bytes());
-        let number = desk.memory.next_number;
-        desk.memory.next_number += 1;
-        let row = CellRow {
+    fn owner(&self) -> Option<&[u8]> {
+        self.owner.as_ref().map(|owner| owner.as_str().as_bytes())
+    }
+
+    fn row(&self, number: u64) -> CellRow<'_> {
+        CellRow {
             stamp: self.stamp,
             number,
             expires_at: None,
@@ -124,11 +115,35 @@ impl InsertCell {
                 request: self.request.is_some(),
                 result: false,
             },
-            owner,
+            owner: self.owner(),
             key: self.key.as_ref().map(|key| key.name.as_bytes()),
             head: &self.head,
-        };
-        desk.put(id, &row, None)?;
+        }
+    }
+
+    /// Returns the live cell that has the id.
+    fn found(
+        &self,
+        id: &[u8],
+        row: &CellRow<'_>,
+        desk: &mut Desk<'_>,
+    ) -> Result<Inserted, RedbFault> {
+        let made_by = row.key.map(|name| String::from_utf8_lossy(name).into());
+        if let Some(key) = &self.key
+            && row.key == Some(key.name.as_bytes())
+            && desk.bound_to(key.name.as_bytes(), id)?
+        {
+            // An earlier attempt inserted the cell, but its caller never got the answer.
+            desk.reserve(&key.name, None);
+        }
+        let head = Bytes::copy_from_slice(row.head);
+        Ok(Inserted::Id(head, made_by))
+    }
+
+    /// Adds what belongs to the inserted cell.
+    fn inserted(&self, id: &[u8], desk: &mut Desk<'_>) -> Result<(), RedbFault> {
+        let (owner, number) = (self.owner(), desk.memory.next_number);
+        desk.memory.next_number += 1;
         desk.listed.insert((owner, number), id)?;
         if let Some(request) = &self.request {
             desk.requests.insert(id, &**request)?;
@@ -245,7 +260,7 @@ impl Transaction for ReplaceCell {
             head: &self.head,
             ..row
         };
-        desk.put(id, &next, self.result.as_ref())?;
+        desk.replace(id, &next, self.result.as_ref())?;
         Ok(Replaced::Done)
     }
 }

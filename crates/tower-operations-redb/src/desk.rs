@@ -2,6 +2,7 @@
 //! memory.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,7 +16,7 @@ use tower_operations::{
 };
 
 use super::{
-    cell_cache::{Touched, WrittenCell},
+    cell_cache::{CellCache, TouchedCells, WrittenCell},
     error::RedbFault,
     expiring_map::{ExpiringEntry, ExpiringMap, until},
     rows::{CellRow, KeyRow, RowBinding},
@@ -114,14 +115,16 @@ pub(super) struct Desk<'t> {
     is_changed: bool,
     /// The number of earlier changes that have written something.
     changed: u64,
-    /// The changed cells, in order.
-    touched: Vec<Touched>,
+    /// The cells as the changes so far leave them.
+    touched: TouchedCells,
+    hot: &'t CellCache,
 }
 
 impl<'t> Desk<'t> {
     pub(super) fn new(
         write: &'t WriteTransaction,
         memory: &'t mut VolatileState,
+        hot: &'t CellCache,
         (now, wall): (Instant, u64),
     ) -> Result<Self, RedbFault> {
         Ok(Self {
@@ -138,7 +141,8 @@ impl<'t> Desk<'t> {
             wall,
             is_changed: false,
             changed: 0,
-            touched: Vec::new(),
+            touched: HashMap::default(),
+            hot,
         })
     }
 
@@ -152,7 +156,7 @@ impl<'t> Desk<'t> {
     pub(super) fn close(
         mut self,
         write: &WriteTransaction,
-    ) -> Result<(u64, Vec<Touched>), RedbFault> {
+    ) -> Result<(u64, TouchedCells), RedbFault> {
         self.next();
         if self.changed > 0 {
             let mut meta = write.open_table(META)?;
@@ -162,8 +166,14 @@ impl<'t> Desk<'t> {
     }
 
     /// Returns the row of a cell.
-    pub(super) fn row(&self, id: &[u8]) -> Result<Option<Vec<u8>>, RedbFault> {
-        Ok(copy(self.cells.get(id))?)
+    pub(super) fn row(&self, id: &[u8]) -> Result<Option<Bytes>, RedbFault> {
+        if let Some(touched) = self.touched.get(id) {
+            return Ok(touched.as_ref().map(|written| written.row.clone()));
+        }
+        match self.hot.row(id) {
+            Some(row) => Ok(Some(row)),
+            None => Ok(copy(self.cells.get(id))?.map(Bytes::from)),
+        }
     }
 
     /// Returns the cell with this row.
@@ -175,22 +185,43 @@ impl<'t> Desk<'t> {
         Ok(Cell::new(Bytes::copy_from_slice(row.head), result))
     }
 
-    /// Inserts a cell, whose result is already in its table.
-    pub(super) fn put(
+    /// Inserts a new cell, which has no result. Returns the row of the cell with this id, if there
+    /// is one, and changes nothing then.
+    pub(super) fn insert(
+        &mut self,
+        id: &[u8],
+        row: &CellRow<'_>,
+    ) -> Result<Option<Vec<u8>>, RedbFault> {
+        let row = row.encode();
+        // Most ids are new, so the tree is searched once, and a second time for the others.
+        if let Some(found) = copy(self.cells.insert(id, &*row))? {
+            self.cells.insert(id, &*found)?;
+            return Ok(Some(found));
+        }
+        self.touch(id, row, None);
+        Ok(None)
+    }
+
+    /// Replaces a cell, whose result is already in its table.
+    pub(super) fn replace(
         &mut self,
         id: &[u8],
         row: &CellRow<'_>,
         result: Option<&Bytes>,
     ) -> Result<(), RedbFault> {
-        self.is_changed = true;
         let row = row.encode();
         self.cells.insert(id, &*row)?;
+        self.touch(id, row, result);
+        Ok(())
+    }
+
+    fn touch(&mut self, id: &[u8], row: Vec<u8>, result: Option<&Bytes>) {
+        self.is_changed = true;
         let written = WrittenCell {
             row: row.into(),
             result: result.cloned(),
         };
-        self.touched.push((id.into(), Some(written)));
-        Ok(())
+        self.touched.insert(id.into(), Some(written));
     }
 
     /// Removes a cell and everything that belongs to it, except its key.
@@ -206,7 +237,7 @@ impl<'t> Desk<'t> {
         }
         self.listed.remove((row.owner, row.number))?;
         self.cells.remove(&*text)?;
-        self.touched.push(((*text).into(), None));
+        self.touched.insert((*text).into(), None);
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! The thread that writes.
 //!
 //! The changes that arrive during a commit form the next batch: one transaction, one
-//! commit, then all answers. Leases are in the memory of this thread, so it also answers
-//! requests about leases, after the commit.
+//! commit, then all answers, which another thread sends. Leases are in the memory of this
+//! thread, so it also answers requests about leases, after the commit.
 
 use std::{
     collections::HashMap,
@@ -23,6 +23,7 @@ use tokio::sync::{
 use tower_operations::store::StoreError;
 
 use super::{
+    answers::Answers,
     cell_cache::CellCache,
     desk::{Desk, Holder, Standing, VolatileState},
     error::{RedbError, RedbFault, SharedRedbFault},
@@ -132,6 +133,7 @@ pub(super) fn start(mut medium: Medium) -> Result<Started, RedbError> {
         slot: Arc::clone(&slot),
         counted: Arc::clone(&counted),
         hot: Arc::clone(&hot),
+        answers: Answers::start().map_err(RedbError::Io)?,
     };
     thread::Builder::new()
         .name("operations-redb".into())
@@ -188,9 +190,10 @@ struct Writer {
     slot: DatabaseSlot,
     counted: Arc<WriterCounters>,
     hot: Arc<CellCache>,
+    answers: Answers,
 }
 
-type Batch = Vec<Box<dyn Job>>;
+pub(super) type Batch = Vec<Box<dyn Job>>;
 
 impl Writer {
     fn run(mut self, mut asked: Receiver<WriterRequest>) {
@@ -258,7 +261,7 @@ impl Writer {
             Ok(changed) => {
                 self.counted.commits.fetch_add(changed.min(1), Relaxed);
                 self.counted.changes.fetch_add(changed, Relaxed);
-                batch.into_iter().for_each(Job::done);
+                self.answers.send(batch);
                 return;
             }
             Err(fault) => fault,
@@ -364,7 +367,7 @@ fn write(
 ) -> Result<u64, RedbFault> {
     let write = database.begin_write()?;
     let now = (Instant::now(), millis(SystemTime::now()));
-    let mut desk = Desk::new(&write, memory, now)?;
+    let mut desk = Desk::new(&write, memory, hot, now)?;
     for job in batch {
         desk.next();
         job.apply(&mut desk)?;
