@@ -49,15 +49,16 @@ committed() {
 printf '\n| an operation | instructions | committed | difference | misses | committed | difference |\n'
 printf '| --- | --- | --- | --- | --- | --- | --- |\n'
 written=$(sed -n '/^#/p' "$numbers")
-for kind in accept accept_waiting accept_live accept_full accept_redb accept_redb_writer spawn finish poll; do
+for kind in accept accept_waiting accept_live accept_full accept_redb accept_redb_answers accept_redb_writer spawn finish poll; do
   case "$kind" in
     # The threads of the process are counted one by one, the first one with the set-up.
     accept_redb)
       read -r now misses < <(count accept_redb .t1.p1)
-      read -r setup setup_misses < <(count accept_redb_nothing)
+      read -r setup setup_misses < <(count accept_redb_nothing .t1.p1)
       now=$((now - setup)) misses=$((misses - setup_misses))
       ;;
-    accept_redb_writer) read -r now misses < <(count accept_redb .t2.p1) ;;
+    accept_redb_answers) read -r now misses < <(count accept_redb .t2.p1) ;;
+    accept_redb_writer) read -r now misses < <(count accept_redb .t3.p1) ;;
     *) read -r now misses < <(count "$kind") ;;
   esac
   before=$(committed "$kind" instructions) misses_before=$(committed "$kind" misses)
