@@ -1,14 +1,11 @@
 //! Chaos tests: processes and databases that are killed, and clients that log every answer.
 //!
 //! Several `server` examples share a store, or dispatch accepted requests to `workers`
-//! examples. Customers post, poll, wait, cancel, read results and repeat keys at any node.
-//! They use the same key at two nodes at the same moment, and for two tenants. They choose
-//! ids, cancel and delete their operations, and reuse the ids. They wait for the answers of
-//! posts, and list their operations. Some results are larger than the store accepts.
-//! Meanwhile nodes are killed, drained with held requests, or suspended past their lease,
-//! operations are damaged in the store, and the database is restarted and killed. Then all
-//! faults are healed, each accepted operation is polled until it has ended, and the checker
-//! judges the answers to the customers.
+//! examples. The customers of `test-customers` use them in every way. Meanwhile nodes are
+//! killed, drained with held requests, or suspended past their lease, operations are damaged
+//! in the store, and the database is restarted and killed. Then all faults are healed, each
+//! accepted operation is polled until it has ended, and the checker judges the answers to the
+//! customers.
 //!
 //! ```not_rust
 //! cargo test -p system-tests --test chaos                             short
@@ -23,19 +20,12 @@
 //! `cargo test -p system-tests --test chaos` uses the existing build of the example.
 
 mod chaos {
-    pub(crate) mod client;
     pub(crate) mod cluster;
-    pub(crate) mod confirm;
-    pub(crate) mod customer;
     pub(crate) mod database;
-    pub(crate) mod errands;
     pub(crate) mod nemesis;
-    pub(crate) mod random;
     pub(crate) mod record;
     pub(crate) mod restarts;
     pub(crate) mod scenario;
-    pub(crate) mod wish;
-    pub(crate) mod world;
 }
 
 use std::time::Duration;

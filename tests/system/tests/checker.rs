@@ -8,8 +8,6 @@
 mod lawless;
 #[path = "checker/stage.rs"]
 mod stage;
-#[path = "chaos/wish.rs"]
-mod wish;
 
 use std::time::Duration;
 

@@ -1,9 +1,20 @@
 //! Nodes: processes of the `server` example or of `workers`. A node that serves HTTP keeps
-//! its address across restarts.
+//! its address across restarts. Customers reach it over a pool of connections.
 
 use std::time::Duration;
 
-use test_support::{private::free_port, process::Example};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use test_customers::{Cluster, Log};
+use test_support::{
+    private::{Folder, free_port},
+    process::Example,
+};
 use tokio::{
     sync::{Mutex, MutexGuard},
     time::{Instant, sleep},
@@ -15,10 +26,13 @@ use super::record::Record;
 /// The time-out of a start, in which a node may have to wait for its database.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) struct Cluster {
+pub(crate) struct Processes {
     /// The nodes that serve HTTP.
     pub(crate) nodes: Vec<Node>,
     pub(crate) workers: Vec<Node>,
+    pool: Client<HttpConnector, Full<Bytes>>,
+    /// The folder of the nodes' files.
+    pub(crate) folder: Folder,
 }
 
 pub(crate) struct Node {
@@ -64,9 +78,13 @@ pub(crate) struct State {
     down: Vec<(u64, u64)>,
 }
 
-impl Cluster {
-    /// Starts the numbers of nodes and workers.
-    pub(crate) async fn start(nodes: (usize, &Command), workers: (usize, &Command)) -> Self {
+impl Processes {
+    /// Starts the numbers of nodes and workers, whose files are in the folder.
+    pub(crate) async fn start(
+        folder: Folder,
+        nodes: (usize, &Command),
+        workers: (usize, &Command),
+    ) -> Self {
         let named =
             |(count, command): (usize, &Command), first: char, make: fn(_, &Command) -> Node| {
                 let names = (first..).take(count).map(|name| name.to_string());
@@ -75,6 +93,11 @@ impl Cluster {
         let this = Self {
             nodes: named(nodes, 'a', Node::serving),
             workers: named(workers, 'p', Node::worker),
+            pool: Client::builder(TokioExecutor::new())
+                // Only customers repeat requests, so that the log contains each of them.
+                .retry_canceled_requests(false)
+                .build_http(),
+            folder,
         };
         for node in this.all() {
             let mut state = node.state.lock().await;
@@ -123,6 +146,27 @@ impl Cluster {
                 process.wait().await;
             }
         }
+    }
+}
+
+impl Cluster for Processes {
+    fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    fn name(&self, node: usize) -> &str {
+        &self.nodes[node].name
+    }
+
+    fn url(&self, node: usize) -> &str {
+        &self.nodes[node].url
+    }
+
+    async fn send(&self, _node: usize, request: Request<Bytes>) -> Option<Response<Bytes>> {
+        let response = self.pool.request(request.map(Full::new)).await.ok()?;
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.ok()?.to_bytes();
+        Some(Response::from_parts(parts, body))
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::{future::ready, sync::Arc, time::Duration};
 
+use test_customers::{Cluster, Customer, Log, Random};
 use tokio::{sync::Mutex, task::JoinSet, time::sleep};
 use tower_operations_conformance::checker::{Away, Damage, Entry};
 
 use super::{
-    customer::Customer, database::Database, random::Random, scenario::LEASE, world::World,
+    database::Database,
+    scenario::{LEASE, World},
 };
 
 /// The number of faults of each kind.
@@ -131,7 +133,7 @@ pub(crate) async fn inject_faults(
         #[allow(clippy::cast_precision_loss)]
         world.wait_for_part((number as f64 + 0.5) / all).await;
         let first = match fault {
-            Fault::KillWorker => world.cluster.nodes.len(),
+            Fault::KillWorker => world.cluster.nodes(),
             _ => 0,
         };
         let node = first + random.below(world.cluster.all().count() - first);
@@ -140,7 +142,7 @@ pub(crate) async fn inject_faults(
         disturbances.spawn(async move {
             let number = node;
             let node = world.cluster.all().nth(node).expect("the node exists");
-            let record = &world.record;
+            let record = &world.log;
             match fault {
                 Fault::Kill | Fault::KillWorker => {
                     let mut state = node.disturb().await;
@@ -184,10 +186,10 @@ pub(crate) async fn inject_faults(
 fn hold_requests(world: &Arc<World>, node: usize) -> JoinSet<()> {
     let mut held = JoinSet::new();
     // Workers answer no requests.
-    if node < world.cluster.nodes.len() {
+    if node < world.cluster.nodes() {
         for number in 0..HOLDING {
             let mut customer = Customer::new(Arc::clone(world), number);
-            let name = format!("held {number} by node {node} at {}", world.record.now());
+            let name = format!("held {number} by node {node} at {}", world.log.now());
             held.spawn(async move { customer.hold_at(node, &name).await });
         }
     }
@@ -197,9 +199,9 @@ fn hold_requests(world: &Arc<World>, node: usize) -> JoinSet<()> {
 /// Lets a node accept an operation, damages the live operation in the store, and kills the
 /// node.
 async fn damage(world: &Arc<World>, database: &Mutex<Database>, node: usize, kind: usize) {
-    let node_count = world.cluster.nodes.len();
+    let node_count = world.cluster.nodes();
     let mut customer = Customer::new(Arc::clone(world), kind);
-    let name = format!("damaged {kind} at {}", world.record.now());
+    let name = format!("damaged {kind} at {}", world.log.now());
     let accepted = customer.order_long_report(node % node_count, &name).await;
     let operation = accepted.expect("the order is accepted in the end");
     let node = world.cluster.all().nth(node).expect("the node exists");
@@ -207,16 +209,17 @@ async fn damage(world: &Arc<World>, database: &Mutex<Database>, node: usize, kin
     let database = database.lock().await;
     world.record_damaged(&operation);
     let damage = async {
-        database.damage(&world.folder, &operation, kind).await;
-        world.record.add(&Entry::Damage(Damage {
+        let folder = &world.cluster.folder;
+        database.damage(folder, &operation, kind).await;
+        world.log.add(&Entry::Damage(Damage {
             operation: operation.clone(),
-            at: world.record.now(),
+            at: world.log.now(),
         }));
     };
     if database.is_in_the_node() {
-        node.kill(&mut state, &world.record, damage).await;
+        node.kill(&mut state, &world.log, damage).await;
     } else {
         damage.await;
-        node.kill(&mut state, &world.record, ready(())).await;
+        node.kill(&mut state, &world.log, ready(())).await;
     }
 }

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use test_customers::Log;
 use tokio::time::Instant;
 use tower_operations_conformance::checker::{Checker, Entry, Rules, RunEntry, Verdict, Violation};
 
@@ -16,11 +17,12 @@ use tower_operations_conformance::checker::{Checker, Entry, Rules, RunEntry, Ver
 const SHOWN: usize = 5;
 
 pub(crate) struct Record {
-    log: Mutex<Option<Log>>,
+    open: Mutex<Option<OpenLog>>,
     begun: (Instant, Duration),
 }
 
-struct Log {
+/// A log whose verdict is not taken yet.
+struct OpenLog {
     checker: Checker,
     file: BufWriter<File>,
     path: PathBuf,
@@ -28,30 +30,16 @@ struct Log {
 
 impl Record {
     pub(crate) fn new(path: &Path, rules: Rules) -> Self {
-        let log = Log {
+        let open = OpenLog {
             checker: Checker::new(rules),
             file: BufWriter::new(File::create(path).unwrap()),
             path: path.into(),
         };
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         Self {
-            log: Mutex::new(Some(log)),
+            open: Mutex::new(Some(open)),
             begun: (Instant::now(), since),
         }
-    }
-
-    /// Returns the time by a monotonic clock.
-    pub(crate) fn now(&self) -> u64 {
-        let (begun, since) = self.begun;
-        u64::try_from((since + begun.elapsed()).as_millis()).unwrap()
-    }
-
-    pub(crate) fn add(&self, entry: &Entry) {
-        let line = entry.to_line().unwrap();
-        let mut log = self.log.lock().unwrap();
-        let log = log.as_mut().expect("the verdict is not taken yet");
-        log.checker.add(entry);
-        writeln!(log.file, "{line}").unwrap();
     }
 
     /// Adds the runs that the nodes logged.
@@ -66,7 +54,7 @@ impl Record {
 
     /// Returns the verdict, and the file of the log.
     pub(crate) fn verdict(&self) -> (Verdict, PathBuf) {
-        let log = self.log.lock().unwrap().take();
+        let log = self.open.lock().unwrap().take();
         let mut log = log.expect("there is one verdict");
         log.file.flush().unwrap();
         (log.checker.verdict(), log.path)
@@ -87,5 +75,20 @@ impl Record {
             }
         }
         details
+    }
+}
+
+impl Log for Record {
+    fn now(&self) -> u64 {
+        let (begun, since) = self.begun;
+        u64::try_from((since + begun.elapsed()).as_millis()).unwrap()
+    }
+
+    fn add(&self, entry: &Entry) {
+        let line = entry.to_line().unwrap();
+        let mut log = self.open.lock().unwrap();
+        let log = log.as_mut().expect("the verdict is not taken yet");
+        log.checker.add(entry);
+        writeln!(log.file, "{line}").unwrap();
     }
 }

@@ -2,15 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
+use test_customers::{Accepted, Customer, Log};
 use tokio::{task::JoinSet, time::sleep};
 use tower_operations_conformance::checker::{CallAnswer, CallRequest};
 
 use super::{
-    customer::Customer,
+    cluster::Processes,
     database::Database,
-    scenario::number,
-    world::{Accepted, World},
+    record::Record,
+    scenario::{World, number},
 };
+
+/// The time-out of a wait for the end, since a rerun takes some time.
+const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// The number of restarts, and the pause between them.
 #[derive(Debug, Clone, Copy)]
@@ -44,11 +48,11 @@ pub(crate) async fn run_restarts(
         let open_operations = world.open();
         open += open_operations.len();
         let mut state = node.disturb().await;
-        let back = node.kill(&mut state, &world.record, async {}).await;
+        let back = node.kill(&mut state, &world.log, async {}).await;
         let mut watchers = JoinSet::new();
         for (number, accepted) in open_operations.into_iter().enumerate() {
             let customer = Customer::new(Arc::clone(&world), number);
-            watchers.spawn(customer.time_to_end(accepted, back));
+            watchers.spawn(time_to_end(customer, accepted, back));
         }
         for duration in watchers.join_all().await {
             slowest = slowest.max(duration);
@@ -63,31 +67,30 @@ pub(crate) async fn run_restarts(
     database
 }
 
-impl Customer {
-    /// Polls until an operation has ended, and returns the time since the node is back.
-    async fn time_to_end(mut self, accepted: Accepted, back: u64) -> Duration {
-        let Accepted { operation, tenant } = accepted;
-        self.tenant = tenant;
-        loop {
-            let poll = CallRequest::Poll {
-                operation: operation.clone(),
-                wait: None,
-                since: None,
-            };
-            let reply = self.ask_anywhere(poll, None).await;
-            let after = Duration::from_millis(self.world.record.now() - back);
-            match reply.answer {
-                CallAnswer::Operation(sighting) if !sighting.state.is_terminal() => {}
-                CallAnswer::Operation(_) | CallAnswer::Absent => return after,
-                _ => {}
-            }
-            if after > PATIENCE {
-                return after;
-            }
-            sleep(Duration::from_millis(10)).await;
+/// Polls until an operation has ended, and returns the time since the node is back.
+async fn time_to_end(
+    mut customer: Customer<Processes, Record>,
+    accepted: Accepted,
+    back: u64,
+) -> Duration {
+    let Accepted { operation, tenant } = accepted;
+    customer.tenant = tenant;
+    loop {
+        let poll = CallRequest::Poll {
+            operation: operation.clone(),
+            wait: None,
+            since: None,
+        };
+        let reply = customer.ask_anywhere(poll, None).await;
+        let after = Duration::from_millis(customer.world.log.now() - back);
+        match reply.answer {
+            CallAnswer::Operation(sighting) if !sighting.state.is_terminal() => {}
+            CallAnswer::Operation(_) | CallAnswer::Absent => return after,
+            _ => {}
         }
+        if after > PATIENCE {
+            return after;
+        }
+        sleep(Duration::from_millis(10)).await;
     }
 }
-
-/// The time-out of a wait for the end, since a rerun takes some time.
-const PATIENCE: Duration = Duration::from_millis(1_500);

@@ -2,19 +2,17 @@
 
 use std::{env, sync::Arc, time::Duration};
 
+use test_customers::{Customer, Log, TENANTS, Tally, confirm};
 use test_support::private::Folder;
 use tokio::{task::JoinSet, time::Instant};
 use tower_operations_conformance::checker::{Entry, Rules, Verdict};
 
 use super::{
-    cluster::{Cluster, Command},
-    confirm::confirm,
-    customer::{Customer, TENANTS},
+    cluster::{Command, Processes},
     database::{Database, TOO_LARGE},
     nemesis::{Faults, inject_faults},
     record::Record,
     restarts::{Restarts, run_restarts},
-    world::{Tally, World},
 };
 
 /// A short lease, so that operations are reclaimed within the test.
@@ -34,6 +32,9 @@ const FLAGS: [&str; 2] = ["--list", "--client-ids"];
 
 /// Allows one scenario at a time, since each needs the whole machine.
 static SCENARIO_LOCK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// The world of customers of processes.
+pub(crate) type World = test_customers::World<Processes, Record>;
 
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
@@ -104,9 +105,10 @@ pub(crate) async fn run(scenario: Scenario) -> Report {
     let runs = folder.join("runs");
     let record = Record::new(&folder.join("log"), scenario.rules());
     let (node, worker) = (scenario.node(&folder), scenario.worker(&folder));
-    let cluster = Cluster::start((scenario.nodes, &node), (scenario.workers, &worker)).await;
+    let (nodes, workers) = ((scenario.nodes, &node), (scenario.workers, &worker));
+    let cluster = Processes::start(folder, nodes, workers).await;
     scenario.database.refuse_large_results().await;
-    let world = Arc::new(World::new(folder, cluster, record, seed, operations));
+    let world = Arc::new(World::new(cluster, record, seed, operations));
 
     let begun = Instant::now();
     let faults_task = match plan {
@@ -133,14 +135,14 @@ pub(crate) async fn run(scenario: Scenario) -> Report {
     eprintln!("{name}: healed after {:.1?}", begun.elapsed());
     confirm(&world).await;
     for entry in world.cluster.absences().await {
-        world.record.add(&Entry::Away(entry));
+        world.log.add(&Entry::Away(entry));
     }
-    world.record.add_runs(&runs);
+    world.log.add_runs(&runs);
     let took = begun.elapsed();
     world.cluster.end().await;
     drop(database);
 
-    let (verdict, log) = world.record.verdict();
+    let (verdict, log) = world.log.verdict();
     let tally = world.tally();
     eprintln!("{name}: {took:.1?}\n{verdict}\n{tally:?}");
     if let Some(copy) = env::var_os("CHAOS_LOG") {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use test_customers::{ClientRequest, answer, text};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -23,10 +24,7 @@ use tower_operations_conformance::checker::{
     Call, CallAnswer, CallRequest, Entry, Kill, Rules, RunEntry, RunEvent, Verdict, check,
 };
 
-use crate::{
-    lawless::{FaultyStore, Law, Shared},
-    wish::{ClientRequest, answer, text},
-};
+use crate::lawless::{FaultyStore, Law, Shared};
 
 /// The default tenant of a request.
 pub(crate) const TENANT: &str = "tenant";

@@ -1,4 +1,4 @@
-//! The state shared by all parts of a scenario.
+//! The state shared by all customers.
 
 use std::{
     collections::BTreeSet,
@@ -8,28 +8,31 @@ use std::{
     },
 };
 
-use test_support::private::Folder;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tower_operations_conformance::checker::CallAnswer;
 
-use super::{client::Client, cluster::Cluster, record::Record, wish::id_of};
+use crate::{Cluster, Log, id_of};
 
-pub(crate) struct World {
-    pub(crate) client: Client,
-    pub(crate) cluster: Cluster,
-    pub(crate) record: Record,
-    /// The folder of the nodes' files.
-    pub(crate) folder: Folder,
-    pub(crate) seed: u64,
+/// The cluster, the log and the knowledge that all customers share.
+#[derive(Debug)]
+pub struct World<C, L> {
+    /// The nodes that the customers send their requests to.
+    pub cluster: C,
+    /// The log of the requests and the answers.
+    pub log: L,
+    /// The seed of all random numbers.
+    pub seed: u64,
     operations: usize,
     next: AtomicUsize,
     closed: AtomicBool,
-    done: watch::Sender<usize>,
+    done: AtomicUsize,
+    /// Wakes those that wait for a part of the orders, in the order of their waits.
+    completed: Notify,
     ledger: Mutex<Ledger>,
 }
 
 /// The shared knowledge of all customers.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Ledger {
     /// Operations that got a 202.
     accepted: BTreeSet<Accepted>,
@@ -46,73 +49,81 @@ struct Ledger {
 }
 
 /// The prefix of ids that customers choose.
-pub(crate) const CHOSEN: &str = "chosen-";
+pub const CHOSEN: &str = "chosen-";
 
 /// An operation and its tenant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Accepted {
-    pub(crate) operation: String,
-    pub(crate) tenant: String,
+pub struct Accepted {
+    /// The name of the operation in the log.
+    pub operation: String,
+    /// The tenant that posted the operation.
+    pub tenant: String,
 }
 
 /// The numbers of operations and answers.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Tally {
+pub struct Tally {
     /// Operations that got a 202, as counted by the customers.
-    pub(crate) accepted: usize,
-    pub(crate) answered: usize,
-    pub(crate) deleted: usize,
+    pub accepted: usize,
+    /// Posts that were answered without an operation.
+    pub answered: usize,
+    /// Operations whose deletion was confirmed.
+    pub deleted: usize,
     /// Operations whose outcome was too large for the store.
-    pub(crate) refused: usize,
+    pub refused: usize,
 }
 
-impl World {
-    pub(crate) fn new(
-        folder: Folder,
-        cluster: Cluster,
-        record: Record,
-        seed: u64,
-        operations: usize,
-    ) -> Self {
+impl<C: Cluster, L: Log> World<C, L> {
+    /// Returns a world for this number of orders.
+    pub fn new(cluster: C, log: L, seed: u64, operations: usize) -> Self {
         Self {
-            client: Client::new(),
             cluster,
-            record,
-            folder,
+            log,
             seed,
             operations,
             next: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
-            done: watch::Sender::new(0),
+            done: AtomicUsize::new(0),
+            completed: Notify::new(),
             ledger: Mutex::default(),
         }
     }
 
     /// Returns the number of the next order, or `None` once there are no more orders.
-    pub(crate) fn next(&self) -> Option<usize> {
+    pub fn next(&self) -> Option<usize> {
         let next = self.next.fetch_add(1, Relaxed);
         let is_open = !self.closed.load(Relaxed);
         (is_open && next < self.operations).then_some(next)
     }
 
     /// Ends the orders.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         self.closed.store(true, Relaxed);
     }
 
-    pub(crate) fn complete_order(&self) {
-        self.done.send_modify(|done| *done += 1);
+    /// Counts an order as complete.
+    pub fn complete_order(&self) {
+        self.done.fetch_add(1, Relaxed);
+        self.completed.notify_waiters();
     }
 
     /// Waits until this part of all orders is complete.
-    pub(crate) async fn wait_for_part(&self, part: f64) {
-        #[allow(clippy::cast_precision_loss)]
-        let reached = |done: &usize| *done as f64 >= part * self.operations as f64;
-        let mut done = self.done.subscribe();
-        done.wait_for(reached).await.expect("the world exists");
+    pub async fn wait_for_part(&self, part: f64) {
+        loop {
+            // Subscribes before the check.
+            let completed = self.completed.notified();
+            let done = self.done.load(Relaxed);
+            #[allow(clippy::cast_precision_loss)]
+            let is_reached = done as f64 >= part * self.operations as f64;
+            if is_reached {
+                return;
+            }
+            completed.await;
+        }
     }
 
-    pub(crate) fn record_accepted(&self, accepted: Accepted) {
+    /// Records a 202.
+    pub fn record_accepted(&self, accepted: Accepted) {
         let mut ledger = self.ledger();
         if ledger.accepted.insert(accepted.clone()) {
             ledger.open.insert(accepted.operation);
@@ -120,7 +131,7 @@ impl World {
     }
 
     /// Records an answer about an operation to its owner.
-    pub(crate) fn record_answer(&self, accepted: &Accepted, answer: &CallAnswer) {
+    pub fn record_answer(&self, accepted: &Accepted, answer: &CallAnswer) {
         let has_ended = match answer {
             CallAnswer::Operation(sighting) => sighting.state.is_terminal(),
             CallAnswer::Result(_) | CallAnswer::Absent => true,
@@ -142,28 +153,33 @@ impl World {
         }
     }
 
-    pub(crate) fn record_deleted(&self, accepted: &Accepted) {
+    /// Records that a deletion was confirmed.
+    pub fn record_deleted(&self, accepted: &Accepted) {
         let mut ledger = self.ledger();
         ledger.open.remove(&accepted.operation);
         ledger.deleted.insert(accepted.clone());
     }
 
-    pub(crate) fn record_direct_answer(&self) {
+    /// Records a post that was answered without an operation.
+    pub fn record_direct_answer(&self) {
         self.ledger().answered += 1;
     }
 
-    pub(crate) fn record_damaged(&self, operation: &str) {
+    /// Records an operation that is about to be damaged in the store, whose end no customer
+    /// waits for.
+    pub fn record_damaged(&self, operation: &str) {
         let mut ledger = self.ledger();
         ledger.open.remove(operation);
         ledger.damaged.insert(operation.into());
     }
 
-    pub(crate) fn is_damaged(&self, operation: &str) -> bool {
+    /// Returns whether an operation was damaged in the store.
+    pub fn is_damaged(&self, operation: &str) -> bool {
         self.ledger().damaged.contains(id_of(operation))
     }
 
     /// Returns the operations whose end was not observed.
-    pub(crate) fn open(&self) -> Vec<Accepted> {
+    pub fn open(&self) -> Vec<Accepted> {
         let ledger = self.ledger();
         let all = ledger.accepted.iter();
         all.filter(|accepted| ledger.open.contains(&accepted.operation))
@@ -173,7 +189,7 @@ impl World {
 
     /// Returns the operations to confirm at the end. A deleted operation with a chosen id is
     /// excluded, because another operation may have the id by now.
-    pub(crate) fn to_confirm(&self) -> Vec<Accepted> {
+    pub fn to_confirm(&self) -> Vec<Accepted> {
         let ledger = self.ledger();
         let is_certain = |accepted: &&Accepted| {
             !ledger.deleted.contains(accepted) || !accepted.operation.starts_with(CHOSEN)
@@ -181,7 +197,8 @@ impl World {
         ledger.accepted.iter().filter(is_certain).cloned().collect()
     }
 
-    pub(crate) fn tally(&self) -> Tally {
+    /// Returns the numbers of operations and answers until now.
+    pub fn tally(&self) -> Tally {
         let ledger = self.ledger();
         Tally {
             accepted: ledger.accepted.len(),

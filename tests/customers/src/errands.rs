@@ -7,9 +7,9 @@ use tokio::time::sleep;
 use tower_operations::State;
 use tower_operations_conformance::checker::{CallAnswer, CallRequest};
 
-use super::{
-    customer::{Customer, Order, TENANTS, long_report},
-    world::{Accepted, CHOSEN},
+use crate::{
+    Accepted, CHOSEN, Cluster, Customer, Log, TENANTS,
+    order::{Order, long_report},
 };
 
 /// The time for which a post may be held.
@@ -17,11 +17,11 @@ const MAX_HOLD: Duration = Duration::from_secs(20);
 /// The maximum number of tries of a request.
 const TRIES: usize = 20;
 
-impl Customer {
+impl<C: Cluster, L: Log> Customer<C, L> {
     /// Chooses the id of an operation, cancels the running operation, deletes it, and reuses
     /// the id for another operation. The second run has to begin while the first handler may
     /// still be cleaning up.
-    pub(super) async fn choose_id(&mut self, number: usize) {
+    pub(crate) async fn choose_id(&mut self, number: usize) {
         let id = format!("{CHOSEN}{:x}-{number}", self.world.seed);
         let first = Order {
             key: Some(self.key(number)),
@@ -108,7 +108,7 @@ impl Customer {
     }
 
     /// Deletes an ended operation, and requests it once more by its id and by its key.
-    pub(super) async fn delete_and_repeat(&mut self, order: &Order, accepted: &Accepted) {
+    pub(crate) async fn delete_and_repeat(&mut self, order: &Order, accepted: &Accepted) {
         let (CallAnswer::Operation(sighting), Some(etag)) = self.poll(accepted).await else {
             return;
         };
@@ -133,7 +133,7 @@ impl Customer {
 
     /// Uses the same key as another tenant at the same moment, for the same or for another
     /// request. Each tenant gets its own operation, and cannot read that of the other.
-    pub(super) async fn share_key(&mut self, number: usize) {
+    pub(crate) async fn share_key(&mut self, number: usize) {
         let mut other = self.another();
         let next = self.random.between(1, TENANTS as u64 - 1);
         other.tenant = next_tenant(&self.tenant, next);
@@ -150,7 +150,7 @@ impl Customer {
                 ..Order::new(&format!("{title}, of another tenant"), &report)
             },
         };
-        let nodes = self.world.cluster.nodes.len();
+        let nodes = self.world.cluster.nodes();
         let (here, there) = (self.node(), self.random.below(nodes));
         let (own, foreign) = tokio::join!(
             self.post_until_accepted(&own_order, here),
@@ -184,7 +184,7 @@ impl Customer {
     }
 
     /// Posts an order with a long wait, and accepts a direct answer or a 202.
-    pub(super) async fn hold_post(&mut self, number: usize) {
+    pub(crate) async fn hold_post(&mut self, number: usize) {
         let report = match self.random.one_in(2) {
             true => long_report(),
             false => self.report(),
@@ -206,7 +206,7 @@ impl Customer {
     }
 
     /// Orders a report that takes 8 s.
-    pub(super) async fn order_long_report(&mut self, node: usize, name: &str) -> Option<String> {
+    pub async fn order_long_report(&mut self, node: usize, name: &str) -> Option<String> {
         let order = Order {
             key: Some(format!("{:016x}-{name}", self.world.seed)),
             ..Order::new(name, &json!({ "pages": 40, "page_ms": 200 }))
@@ -215,7 +215,7 @@ impl Customer {
     }
 
     /// Holds a request at a node that is about to drain: a post or a poll.
-    pub(super) async fn hold_at(&mut self, node: usize, name: &str) {
+    pub async fn hold_at(&mut self, node: usize, name: &str) {
         // Some reports end during the drain, and some would end after it.
         let pages = self.random.between(8, 40);
         let order = Order::new(name, &json!({ "pages": pages, "page_ms": 200 }));

@@ -11,10 +11,7 @@ use tokio::{
 };
 use tower_operations_conformance::checker::{CallAnswer, CallRequest};
 
-use super::{
-    customer::{Customer, TENANTS},
-    world::World,
-};
+use crate::{Cluster, Customer, Log, TENANTS, World};
 
 /// The time for accepted operations to end once all faults are healed.
 const LAST: Duration = Duration::from_secs(120);
@@ -25,7 +22,7 @@ const TRIES: usize = 20;
 
 /// Polls each accepted operation until it has ended, and reads its result. Reads the list of
 /// each tenant afterwards.
-pub(crate) async fn confirm(world: &Arc<World>) {
+pub async fn confirm<C: Cluster, L: Log>(world: &Arc<World<C, L>>) {
     let begun = Instant::now();
     let left = Arc::new(Mutex::new(world.to_confirm()));
     let mut readers = JoinSet::new();
@@ -56,7 +53,7 @@ pub(crate) async fn confirm(world: &Arc<World>) {
     }
 }
 
-impl Customer {
+impl<C: Cluster, L: Log> Customer<C, L> {
     async fn confirm(&mut self, operation: String, begun: Instant) {
         // A damaged operation may have any state, so one poll is enough.
         let tries = self.world.is_damaged(&operation).then_some(1);

@@ -1,35 +1,29 @@
-//! The HTTP client of the customers: an answer, or none.
+//! A request with its answer, or none.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header, response::Parts};
-use http_body_util::{BodyExt, Full};
-use hyper_util::{
-    client::legacy::{Client as Pool, connect::HttpConnector},
-    rt::TokioExecutor,
-};
 use serde::Deserialize;
 use tokio::time::timeout;
 use tower_operations_conformance::checker::{Call, CallAnswer, CallRequest, Entry};
 
-use super::{
-    cluster::Node,
-    record::Record,
-    wish::{ClientRequest, answer, refused, text},
+use crate::{
+    Cluster, Log, World,
+    answer::{answer, refused, text},
+    request::ClientRequest,
 };
 
 /// The time-out of an answer, in addition to the time for which it may be held.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-pub(crate) struct Client {
-    pool: Pool<HttpConnector, Full<Bytes>>,
-}
-
 /// An answer with its entity tag.
-pub(crate) struct Reply {
-    pub(crate) answer: CallAnswer,
-    pub(crate) etag: Option<String>,
+#[derive(Debug)]
+pub struct Reply {
+    /// The answer.
+    pub answer: CallAnswer,
+    /// The entity tag of the operation.
+    pub etag: Option<String>,
 }
 
 /// A page of a list: its operations, and the cursor of the next page.
@@ -44,25 +38,12 @@ struct Listed {
     id: String,
 }
 
-impl Client {
-    pub(crate) fn new() -> Self {
-        let pool = Pool::builder(TokioExecutor::new())
-            // Only customers repeat requests, so that the log contains each of them.
-            .retry_canceled_requests(false)
-            .build_http();
-        Self { pool }
-    }
-
-    /// Sends a request to a node, and records the answer.
-    pub(crate) async fn ask(
-        &self,
-        node: &Node,
-        request: ClientRequest<'_>,
-        record: &Record,
-    ) -> Reply {
-        let sent = request.to_http(&node.url).map(Full::new);
-        let begin = record.now();
-        let answered = self.try_send(sent, PATIENCE + request.hold()).await;
+impl<C: Cluster, L: Log> World<C, L> {
+    /// Sends a request to a node, and logs the answer.
+    pub async fn ask(&self, node: usize, request: ClientRequest<'_>) -> Reply {
+        let sent = request.to_http(self.cluster.url(node));
+        let begin = self.log.now();
+        let answered = self.try_send(node, sent, PATIENCE + request.hold()).await;
         let reply = match answered {
             Some((parts, body)) => Reply {
                 answer: answer(&request.ask, parts.status, &parts.headers, &body),
@@ -73,39 +54,33 @@ impl Client {
                 etag: None,
             },
         };
-        record.add(&Entry::Call(Call {
+        self.log.add(&Entry::Call(Call {
             client: request.tenant.into(),
             owner: Some(request.tenant.into()),
-            node: node.name.clone(),
+            node: self.cluster.name(node).into(),
             begin,
-            end: record.now(),
+            end: self.log.now(),
             ask: request.ask,
             answer: reply.answer.clone(),
         }));
         reply
     }
 
-    /// Reads a list from its first page to its last, each page at the next node, and records
-    /// the answer. Returns false if a page was not answered.
-    pub(crate) async fn list(
-        &self,
-        mut nodes: impl Iterator<Item = &Node>,
-        tenant: &str,
-        record: &Record,
-    ) -> bool {
-        let mut next = nodes.next().expect("there is a node");
-        let first = (next.name.clone(), record.now());
+    /// Reads a list from its first page at this node to its last, each page at the next node,
+    /// and logs the answer. Returns false if a page was not answered.
+    pub async fn list(&self, mut node: usize, tenant: &str) -> bool {
+        let first = (node, self.log.now());
         let (mut operations, mut cursor) = (Vec::new(), None::<String>);
-        let ((node, begin), answer) = loop {
-            let sent = (next.name.clone(), record.now());
-            let mut uri = format!("{}/operations/?limit=100", next.url);
+        let ((asked, begin), answer) = loop {
+            let sent = (node, self.log.now());
+            let mut uri = format!("{}/operations/?limit=100", self.cluster.url(node));
             if let Some(cursor) = &cursor {
                 let cursor = percent_encode(cursor);
                 uri += &format!("&cursor={cursor}");
             }
             let request = Request::get(uri).header("x-tenant", tenant);
-            let request = request.body(Full::default()).unwrap();
-            let Some((parts, body)) = self.try_send(request, PATIENCE).await else {
+            let request = request.body(Bytes::new()).unwrap();
+            let Some((parts, body)) = self.try_send(node, request, PATIENCE).await else {
                 // The earlier pages were answered.
                 break (sent, CallAnswer::Nothing);
             };
@@ -118,15 +93,15 @@ impl Client {
                 Some(_) => cursor = page.next,
                 None => break (first, CallAnswer::Listed { operations }),
             }
-            next = nodes.next().unwrap_or(next);
+            node = (node + 1) % self.cluster.nodes();
         };
         let is_whole = matches!(answer, CallAnswer::Listed { .. });
-        record.add(&Entry::Call(Call {
+        self.log.add(&Entry::Call(Call {
             client: tenant.into(),
             owner: Some(tenant.into()),
-            node,
+            node: self.cluster.name(asked).into(),
             begin,
-            end: record.now(),
+            end: self.log.now(),
             ask: CallRequest::List,
             answer,
         }));
@@ -135,16 +110,12 @@ impl Client {
 
     async fn try_send(
         &self,
-        request: Request<Full<Bytes>>,
+        node: usize,
+        request: Request<Bytes>,
         patience: Duration,
     ) -> Option<(Parts, Bytes)> {
-        let answered = timeout(patience, async {
-            let response = self.pool.request(request).await.ok()?;
-            let (parts, body) = response.into_parts();
-            let body = body.collect().await.ok()?.to_bytes();
-            Some((parts, body))
-        });
-        answered.await.ok().flatten()
+        let answered = timeout(patience, self.cluster.send(node, request)).await;
+        Some(answered.ok().flatten()?.into_parts())
     }
 }
 

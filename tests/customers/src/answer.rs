@@ -1,85 +1,17 @@
-//! Requests of clients, and the meaning of their answers.
-
-use std::time::Duration;
+//! The meaning of answers.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use tower_operations::{FailureKind, State};
 use tower_operations_conformance::checker::{CallAnswer, CallRequest, SeenResult, Sighting};
 
-/// A request of a client.
-pub(crate) struct ClientRequest<'a> {
-    pub(crate) tenant: &'a str,
-    pub(crate) ask: CallRequest,
-    /// The body of a post.
-    pub(crate) body: Bytes,
-    /// The time for which a post may be held.
-    pub(crate) max_hold: Duration,
-    /// The entity tag of a known version, for a conditional poll or delete.
-    pub(crate) etag: Option<&'a str>,
-}
-
-impl ClientRequest<'_> {
-    pub(crate) fn hold(&self) -> Duration {
-        match self.ask {
-            CallRequest::Poll {
-                wait: Some(wait), ..
-            } => Duration::from_millis(wait),
-            _ => self.max_hold,
-        }
-    }
-
-    pub(crate) fn to_http(&self, url: &str) -> Request<Bytes> {
-        let (method, path) = match &self.ask {
-            CallRequest::Post { .. } => (Method::POST, "/reports".into()),
-            CallRequest::Poll { operation, .. } => (Method::GET, path_of(operation)),
-            CallRequest::Result { operation } => (Method::GET, path_of(operation) + "/result"),
-            CallRequest::Cancel { operation } | CallRequest::Delete { operation } => {
-                (Method::DELETE, path_of(operation))
-            }
-            CallRequest::List => (Method::GET, "/operations/".into()),
-        };
-        let mut builder = Request::builder()
-            .method(method)
-            .uri(format!("{url}{path}"))
-            .header("x-tenant", self.tenant);
-        if let CallRequest::Post { key, id, .. } = &self.ask {
-            if let Some(key) = key {
-                builder = builder.header("idempotency-key", format!("\"{key}\""));
-            }
-            if let Some(id) = id {
-                builder = builder.header("operation-id", id_of(id));
-            }
-        }
-        let hold = self.hold().as_secs();
-        if hold > 0 {
-            builder = builder.header("prefer", format!("wait={hold}"));
-        }
-        if let Some(etag) = self.etag {
-            let condition = match self.ask {
-                CallRequest::Delete { .. } => header::IF_MATCH,
-                _ => header::IF_NONE_MATCH,
-            };
-            builder = builder.header(condition, etag);
-        }
-        builder.body(self.body.clone()).unwrap()
-    }
-}
-
-fn path_of(operation: &str) -> String {
-    format!("/operations/{}", id_of(operation))
-}
-
-/// Returns the id of an operation from its name in the log.
-pub(crate) fn id_of(operation: &str) -> &str {
-    operation.split_once('#').map_or(operation, |(id, _)| id)
-}
+use crate::request::id_of;
 
 /// Interprets an answer.
-pub(crate) fn answer(
+pub fn answer(
     ask: &CallRequest,
     status: StatusCode,
     headers: &HeaderMap,
@@ -113,7 +45,8 @@ pub(crate) fn answer(
     }
 }
 
-pub(crate) fn refused(status: StatusCode) -> CallAnswer {
+/// Returns the answer that refuses a request with this status.
+pub fn refused(status: StatusCode) -> CallAnswer {
     let status = status.as_u16();
     CallAnswer::Refused { status }
 }
@@ -194,7 +127,8 @@ fn version(etag: &str) -> u64 {
     number.unwrap_or_else(|| panic!("no version in {etag}"))
 }
 
-pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+/// Returns the value of a header field, if it is text.
+pub fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 

@@ -1,0 +1,85 @@
+//! Reads of an operation, until it has ended and afterwards.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tower_operations_conformance::checker::{CallAnswer, CallRequest};
+
+use crate::{Accepted, Cluster, Customer, Log, order::Order};
+
+/// The time for which a customer follows an order; later ends are confirmed at the end of
+/// the scenario.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// A version that the customer has read.
+struct ReadVersion {
+    version: u64,
+    etag: String,
+}
+
+impl<C: Cluster, L: Log> Customer<C, L> {
+    /// Reads an operation in every way until it has ended, and cancels it meanwhile if
+    /// `cancels`.
+    pub async fn follow(&mut self, accepted: &Accepted, cancels: bool) {
+        let begun = Instant::now();
+        let mut last_read: Option<ReadVersion> = None;
+        let mut cancels_at = cancels.then(|| self.random.below(4));
+        while begun.elapsed() < PATIENCE && !self.world.is_damaged(&accepted.operation) {
+            let operation = accepted.operation.clone();
+            let hold = self.random.between(1, 3) * 1_000;
+            let (wait, since) = match self.random.below(4) {
+                0 | 1 => (Some(hold), None),
+                2 => (Some(hold), last_read.as_ref()),
+                _ => (None, last_read.as_ref()),
+            };
+            let ask = match cancels_at {
+                Some(0) => CallRequest::Cancel { operation },
+                _ if self.random.one_in(4) => CallRequest::Result { operation },
+                _ => CallRequest::Poll {
+                    operation,
+                    wait,
+                    since: since.map(|read| read.version),
+                },
+            };
+            cancels_at = match cancels_at {
+                Some(0) | None => None,
+                Some(left) => Some(left - 1),
+            };
+            let etag = match &ask {
+                CallRequest::Poll { .. } => since.map(|read| read.etag.clone()),
+                _ => None,
+            };
+            let reply = self.ask_anywhere(ask, etag.as_deref()).await;
+            match &reply.answer {
+                CallAnswer::Result(_) | CallAnswer::Absent => return,
+                CallAnswer::Operation(sighting) if sighting.state.is_terminal() => return,
+                CallAnswer::Operation(sighting) => {
+                    last_read = reply.etag.map(|etag| ReadVersion {
+                        version: sighting.version,
+                        etag,
+                    });
+                }
+                _ => {}
+            }
+            sleep(Duration::from_millis(self.random.between(5, 60))).await;
+        }
+    }
+
+    /// Repeats reads and the post of an ended operation at any node.
+    pub(crate) async fn repeat_reads(&mut self, order: &Order, accepted: &Accepted) {
+        let operation = || accepted.operation.clone();
+        let poll = CallRequest::Poll {
+            operation: operation(),
+            wait: None,
+            since: None,
+        };
+        self.ask_anywhere(poll, None).await;
+        let result = CallRequest::Result {
+            operation: operation(),
+        };
+        self.ask_anywhere(result, None).await;
+        if order.key.is_some() && self.random.one_in(2) {
+            self.post_anywhere(order).await;
+        }
+    }
+}
