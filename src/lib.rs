@@ -111,6 +111,7 @@ pub mod crash_points;
 mod deadline_lists;
 pub mod dialect;
 pub mod engine;
+mod environment;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -119,7 +120,6 @@ pub mod operation;
 mod operations;
 mod owner;
 pub mod poll;
-mod random;
 pub mod run;
 mod settings;
 mod slots;

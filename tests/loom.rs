@@ -11,6 +11,10 @@ mod sync {
 
     /// Equal in every execution: the order in which shards are locked is part of a schedule.
     pub(crate) type RandomState = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+
+    pub(crate) fn random_hasher() -> RandomState {
+        RandomState::default()
+    }
 }
 
 #[path = "../src/store/wait.rs"]

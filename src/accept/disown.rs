@@ -10,6 +10,7 @@ use tracing::Instrument;
 
 use super::creation::Creation;
 use crate::{
+    environment,
     operation::{FailureKind, OperationId, Outcome, RecordedResponse},
     run::{Runtime, afterwards, log_end, retry_until_certain},
     store::{FencingToken, Lease, Written},
@@ -35,7 +36,7 @@ impl Creation {
             let ended = end(&node, &id, token, term);
             afterwards(&node.in_flight, admitted, ended).await;
         };
-        tokio::spawn(disowned.in_current_span());
+        environment::spawn(disowned.in_current_span());
     }
 }
 

@@ -10,6 +10,7 @@ use tracing::Instrument;
 
 use super::{creation::Creation, race_creator::RaceTries, submission::Submission};
 use crate::{
+    environment,
     operation::RecordedResponse,
     run::{Handler, Readiness, RunContext, Runtime, afterwards, retry_until_certain},
     store::{Lease, LeaseHandle, Record, StoreError},
@@ -67,7 +68,7 @@ where
             self.run_or_dispatch(record, Readiness::Unknown, sender)
                 .await;
         };
-        tokio::spawn(Box::pin(run.instrument(span)));
+        environment::spawn(Box::pin(run.instrument(span)));
     }
 }
 
@@ -156,6 +157,6 @@ impl Creation {
                 self.disown(&node, node.in_flight.admit_anyway());
             }
         };
-        tokio::spawn(Box::pin(accept.in_current_span()));
+        environment::spawn(Box::pin(accept.in_current_span()));
     }
 }

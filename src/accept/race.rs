@@ -28,6 +28,7 @@ use super::{
     responder::{AcceptAnswer, AcceptResponder, CreatedOperation},
 };
 use crate::{
+    environment,
     operation::{BufferedBody, RecordedResponse},
     run::{
         BufferedRequest, Gate, NotAccepted, OperationHandle, PassThrough, Race, RaceEnd,
@@ -142,7 +143,7 @@ impl<C, E> RacedCall<Response<C>, E> {
             creator.tell((result, Some(node.in_flight.pass())));
         };
         // Boxed once: a future is moved many times on its way into a task.
-        let task = tokio::spawn(Box::pin(run.instrument(span))).abort_handle();
+        let task = environment::spawn(Box::pin(run.instrument(span))).abort_handle();
         Self {
             result,
             responder,

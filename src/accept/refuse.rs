@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::{lent_body::RemainingBody, policy::Policy, request_body::discard};
 use crate::{
     dialect::{ApiError, Bound, RequestName},
+    environment,
     operation::{BufferedBody, FailureKind, InvalidId, OperationId},
     run::{AdmissionError, InFlight},
     store::{Record, StoreError},
@@ -204,7 +205,7 @@ pub(super) fn discard_after<B>(
         response.extensions_mut().insert(AnswerGuard {
             _until_dropped: Arc::new(sender),
         });
-        tokio::spawn(discard(rest, answered));
+        environment::spawn(discard(rest, answered));
     }
 }
 

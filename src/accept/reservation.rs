@@ -15,6 +15,7 @@ use super::{
     inner::Inner, refuse::Refusal, repeated::repeated, responder::AcceptAnswer,
 };
 use crate::{
+    environment,
     operation::RecordedResponse,
     run::{Runtime, retry_until_certain},
     store::{
@@ -123,7 +124,7 @@ impl ReservedKey {
             // The keeper runs in a task of its own, so that it completes even if the client
             // disconnects.
             let (tell, told) = oneshot::channel();
-            tokio::spawn(Box::pin(keeper.run(patience, tell).in_current_span()));
+            environment::spawn(Box::pin(keeper.run(patience, tell).in_current_span()));
             match told.await.unwrap_or(Err(Refusal::Unavailable))? {
                 Some(reserved) => return Ok(reserved),
                 None if begun.elapsed() >= max_wait => {

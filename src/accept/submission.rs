@@ -18,6 +18,7 @@ use super::{
     responder::{AcceptAnswer, AcceptResponder, CreatedOperation},
 };
 use crate::{
+    environment,
     operation::RecordedResponse,
     run::{
         AcceptedRequest, AdmissionPermit, BufferedRequest, DispatchRequest, Handler, Readiness,
@@ -75,24 +76,27 @@ where
                 self.admitted,
             );
             // If the runtime is shutting down, the run is dropped like every other task.
-            tokio.spawn(run);
+            environment::spawn_on(&tokio, run);
             return responder.accepted(&operation).into();
         }
         let (sender, created) = oneshot::channel();
         // Boxed once: a future is moved many times on its way into a task.
-        tokio.spawn(Box::pin(async move {
-            let (service, creation) = (&mut self.service, &self.creation);
-            let created = creation.create(&self.node, &self.policy, || {
-                unready(service, &mut readiness);
-            });
-            match created.await {
-                Ok(CreateOutcome::New(record)) => {
-                    self.run_or_dispatch(record, readiness, sender).await;
+        environment::spawn_on(
+            &tokio,
+            Box::pin(async move {
+                let (service, creation) = (&mut self.service, &self.creation);
+                let created = creation.create(&self.node, &self.policy, || {
+                    unready(service, &mut readiness);
+                });
+                match created.await {
+                    Ok(CreateOutcome::New(record)) => {
+                        self.run_or_dispatch(record, readiness, sender).await;
+                    }
+                    // The client may have disconnected.
+                    other => drop(sender.send(self.without_run(other))),
                 }
-                // The client may have disconnected.
-                other => drop(sender.send(self.without_run(other))),
-            }
-        }));
+            }),
+        );
         AcceptStep::Creating { created, responder }
     }
 

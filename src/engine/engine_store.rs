@@ -5,7 +5,7 @@ use std::{
 };
 
 use super::{Engine, Notifier, cursors::CachedCursorKey, live_records::LiveRecords};
-use crate::operation::RecordedResponse;
+use crate::{environment, operation::RecordedResponse};
 
 /// A store on an engine, with every capability and every law.
 ///
@@ -86,7 +86,7 @@ impl<E: Engine, T> EngineStore<E, T> {
     pub(super) fn now(&self) -> SystemTime {
         match &self.clock.0 {
             Some(clock) => clock(),
-            None => SystemTime::now(),
+            None => environment::wall_clock(),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     store::{
         NodeId,
         mailbox::Mailboxes,
+        sync::{RandomState, random_hasher},
         wait::{WaitCell, Waiter},
     },
 };
@@ -18,11 +19,23 @@ use crate::{
 ///
 /// An engine passes the notices of other nodes to its notifier, from any task that receives
 /// them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Notifier {
-    waiting: Mutex<HashMap<OperationId, Arc<WaitCell>>>,
+    waiting: Mutex<WaitingReaders>,
     mailboxes: Mailboxes,
     released: Arc<WaitCell>,
+}
+
+type WaitingReaders = HashMap<OperationId, Arc<WaitCell>, RandomState>;
+
+impl Default for Notifier {
+    fn default() -> Self {
+        Self {
+            waiting: Mutex::new(HashMap::with_hasher(random_hasher())),
+            mailboxes: Mailboxes::default(),
+            released: Arc::default(),
+        }
+    }
 }
 
 impl Notifier {
@@ -43,8 +56,8 @@ impl Notifier {
 
     /// Wakes all waiters to check again, because notices may have been lost.
     pub fn notify_all(&self) {
-        let cells = std::mem::take(&mut *self.waiting());
-        cells.into_values().for_each(|cell| cell.notify());
+        let cells: Vec<_> = self.waiting().drain().map(|(_, cell)| cell).collect();
+        cells.iter().for_each(|cell| cell.notify());
         self.released.notify();
     }
 
@@ -70,7 +83,7 @@ impl Notifier {
         self.mailboxes.receive(node, at_most).await
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<OperationId, Arc<WaitCell>>> {
+    fn waiting(&self) -> MutexGuard<'_, WaitingReaders> {
         // A critical section only moves finished values.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,6 +6,8 @@ use std::{
 use tokio::runtime::Handle;
 use tracing::{Instrument, instrument::Instrumented};
 
+use crate::environment;
+
 /// Runs a change to its end, so that the change is announced even if the caller stops waiting
 /// because a client disconnected or a time-out passed.
 ///
@@ -53,7 +55,7 @@ impl<C: Future<Output: Send> + Send + 'static> Future for ContinuedOnDrop<C> {
 impl<C: Future<Output: Send> + Send + 'static> Drop for ContinuedOnDrop<C> {
     fn drop(&mut self) {
         if let Some(change) = self.change.take() {
-            self.runtime.spawn(change);
+            environment::spawn_on(&self.runtime, change);
         }
     }
 }

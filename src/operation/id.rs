@@ -2,13 +2,13 @@ use std::{
     fmt,
     hash::{Hash, Hasher},
     str::FromStr,
-    time::{SystemTime, UNIX_EPOCH},
+    time::UNIX_EPOCH,
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use uuid::Uuid;
 
-use crate::random::random_bytes;
+use crate::{environment, environment::random_bytes};
 
 /// The maximum length of an id in bytes.
 const MAX_LEN: usize = 128;
@@ -59,7 +59,7 @@ impl OperationId {
     #[must_use]
     #[allow(clippy::new_without_default)] // a default value would have to be a constant
     pub fn new() -> Self {
-        let millis = SystemTime::now()
+        let millis = environment::wall_clock()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |age| age.as_millis() as u64);
         // `Uuid::now_v7` shares a counter between the ids of one millisecond, which leaves

@@ -15,6 +15,7 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::Operations;
 use crate::{
+    environment,
     operation::{BufferedBody, FailureKind, OperationId, Outcome, Problem, RecordedResponse},
     run::{
         AcceptedRequest, AdmissionError, AdmissionPermit, OperationHandle, Readiness, RunLimits,
@@ -175,7 +176,7 @@ where
                 AdmissionError::Closed => SpawnError::Closed,
             })?;
             let id = new.id.clone();
-            tokio::spawn(async move {
+            environment::spawn(async move {
                 let Some((record, admitted)) = created(&runtime, new, admitted, tell).await else {
                     return;
                 };

@@ -1,12 +1,13 @@
 //! The context of an answer, and the answer of a store that failed.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::request::Parts;
 
 use super::settings::Settings;
 use crate::{
     dialect::{ApiError, Context, Urls, whole_seconds},
+    environment,
     operation::OperationId,
     store::{Record, Store, StoreError},
 };
@@ -53,7 +54,7 @@ pub(super) fn context<'a, S: Store>(
     context.query = parts.uri.query();
     if !operation.state().is_terminal() {
         let created = operation.metadata().created_at();
-        let age = created.and_then(|at| SystemTime::now().duration_since(at).ok());
+        let age = created.and_then(|at| environment::wall_clock().duration_since(at).ok());
         let pause = settings
             .shared
             .retry_after

@@ -131,6 +131,7 @@ impl<S: Store> EventStream<S> {
         let (id, owner) = (self.record.operation().id(), self.record.owner());
         let (store, at_most) = (self.settings.store(), self.settings.keep_alive);
         let next = tokio::select! {
+            biased;
             next = changed(store, id, version, at_most, owner) => next,
             () = self.settings.closing().cancelled() => return None,
         };

@@ -49,6 +49,7 @@ pub(super) async fn hold<S: Store>(
         // is the same.
         let owner = record.owner();
         let next = tokio::select! {
+            biased;
             next = changed(settings.store(), &id, version, left, owner) => next?,
             () = settings.closing().cancelled() => break,
         };

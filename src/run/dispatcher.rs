@@ -10,7 +10,7 @@ use super::{
     dispatch::DynDispatch, log_end, retry_until_certain, runtime::SHORTEST,
 };
 use crate::{
-    BoxError,
+    BoxError, environment,
     operation::{FailureKind, Outcome, RecordedResponse},
     store::{Lease, LeaseHandle, Record, Written},
 };
@@ -189,7 +189,7 @@ where
     // The place in flight is kept until the operation is ended, even if its client is answered
     // earlier.
     let until_ended = Arc::clone(admitted);
-    let ending = tokio::spawn(async move {
+    let ending = environment::spawn(async move {
         let ended = retry_until_certain(&node, Some(&held.id), || {
             let outcome = Outcome::failed(FailureKind::NotDispatched);
             node.store.finish(&held.id, held.token, outcome, None)

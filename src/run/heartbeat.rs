@@ -14,6 +14,7 @@ use super::{
     InFlight, Runtime, catch_panic::CatchPanic, failures::unreadable, run_context::RunContext,
 };
 use crate::{
+    environment,
     operation::OperationId,
     store::{Lease, LeaseHandle, StoreError},
 };
@@ -29,7 +30,7 @@ pub(super) fn ensure<R: Lease>(node: &Arc<Runtime<R>>) {
             in_flight: Arc::clone(&node.in_flight),
             is_over: false,
         };
-        tokio::spawn(beat(Arc::downgrade(node), Arc::clone(node), beating));
+        environment::spawn(beat(Arc::downgrade(node), Arc::clone(node), beating));
     }
 }
 
@@ -100,6 +101,7 @@ async fn beat<R: Lease>(
         }
     };
     tokio::select! {
+        biased;
         () = rounds => {}
         () = in_flight.sweep() => {}
         () = abandoned.cancelled() => {}

@@ -1,6 +1,6 @@
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use crate::store::Record;
+use crate::{environment, store::Record};
 
 /// The time and size limits of a run.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +33,7 @@ impl RunLimits {
     /// Returns whether the operation has existed for longer than it may be pending.
     pub(crate) fn is_overdue<T>(&self, record: &Record<T>) -> bool {
         let created = record.operation().metadata().created_at();
-        let age = created.and_then(|at| SystemTime::now().duration_since(at).ok());
+        let age = created.and_then(|at| environment::wall_clock().duration_since(at).ok());
         age.is_some_and(|age| age > self.pending)
     }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     run_context::RunContext,
-    sync::{Arc, Mutex, MutexGuard, RandomState},
+    sync::{Arc, Mutex, MutexGuard, RandomState, random_hasher},
 };
 use crate::{
     deadline_lists::{DeadlineLists, ListEntry, ListLinks},
@@ -69,7 +69,7 @@ pub(super) struct Ticket {
 /// token.
 ///
 /// The runs are divided into shards, so that threads rarely wait for each other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct LiveRuns {
     shards: [LiveShard; SHARDS],
     hasher: RandomState,
@@ -103,6 +103,15 @@ impl ShardedRuns {
         let work = |slot: &Slot| &self.runs[*slot].work;
         let is_it = |slot: &Slot| work(slot).id == *id && work(slot).token() == token;
         self.runs.get(*self.slots.find(hash, is_it)?)
+    }
+}
+
+impl Default for LiveRuns {
+    fn default() -> Self {
+        Self {
+            shards: Default::default(),
+            hasher: random_hasher(),
+        }
     }
 }
 

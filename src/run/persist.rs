@@ -1,13 +1,6 @@
 //! Retrying a store until it answers.
 
-use std::{
-    future::Future,
-    hash::{BuildHasher, RandomState},
-    ops::ControlFlow,
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, ops::ControlFlow, pin::pin, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +13,7 @@ use super::{
     timeout::Timeout,
 };
 use crate::{
+    environment,
     operation::OperationId,
     store::{Lease, Repository, StoreError},
 };
@@ -125,8 +119,7 @@ impl Pauses {
     fn next(&mut self) -> Duration {
         let pause = self.0;
         self.0 = (pause * 2).min(LONGEST_PAUSE);
-        // Each new `RandomState` hashes differently, by the random keys of the process.
-        let random = RandomState::new().hash_one(()) as u32;
+        let random = u32::from_ne_bytes(environment::random_bytes());
         let longer = pause.mul_f64(0.5 * f64::from(random) / f64::from(u32::MAX));
         (pause + longer).min(LONGEST_PAUSE)
     }

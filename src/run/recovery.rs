@@ -11,7 +11,7 @@ mod upkeep;
 use std::{
     fmt,
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -27,7 +27,7 @@ use self::{
 };
 use super::{AcceptedRequest, Readiness, RunLimits, Runtime, operate, stored_request};
 use crate::{
-    BoxError,
+    BoxError, environment,
     operation::{BufferedBody, FailureKind, RecordedResponse},
     store::{Lease, Record},
 };
@@ -108,7 +108,7 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         let go = move |node: Arc<Runtime<R>>, limits, record: Record<_>, request: Bytes| {
             let accepted = restored(&node, &record, &request)?;
             let app = app.clone();
-            tokio::spawn(operate(node, limits, app, Readiness::Unknown, accepted));
+            environment::spawn(operate(node, limits, app, Readiness::Unknown, accepted));
             Ok(())
         };
         Self {
@@ -135,7 +135,7 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
                 return Err(FailureKind::TimedOut);
             }
             let admitted = node.in_flight.admit_anyway();
-            tokio::spawn(async move {
+            environment::spawn(async move {
                 let _admitted = admitted;
                 if let Some(dispatcher) = &node.dispatcher {
                     dispatcher.dispatch_again(&node, &record, request).await;
@@ -210,6 +210,7 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
             interval,
         };
         tokio::select! {
+            biased;
             () = looks.run() => {}
             () = upkeep => {}
             () = closed.cancelled() => {}
@@ -226,7 +227,7 @@ fn is_late(record: &Record<RecordedResponse>, limits: &RunLimits) -> bool {
         0 => (metadata.created_at(), limits.pending),
         _ => (metadata.updated_at(), limits.pending + limits.running),
     };
-    let age = since.and_then(|since| SystemTime::now().duration_since(since).ok());
+    let age = since.and_then(|since| environment::wall_clock().duration_since(since).ok());
     age.is_some_and(|age| age > limit)
 }
 

@@ -11,7 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use super::{Cursor, ListQuery, StoreError};
-use crate::{operation::State, random::random_bytes};
+use crate::{environment::random_bytes, operation::State};
 
 /// The version of this format, and the first character of a cursor.
 const VERSION: u8 = b'1';

@@ -1,6 +1,6 @@
 use std::{fmt, num::NonZeroU64, sync::Arc};
 
-use crate::random::random_bytes;
+use crate::environment::random_bytes;
 
 /// Counts the changes of an operation, starting at 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

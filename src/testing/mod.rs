@@ -4,6 +4,8 @@
 //!   returns the operation once it has ended, or its result.
 //! * [`TestOperation`] is an operation in a [`MemoryStore`](crate::MemoryStore) that the test
 //!   controls: the test starts, finishes, fails or drops it.
+//! * [`Environment`] replaces the wall clock, randomness and the tasks that this crate starts;
+//!   [`TaskGroup`] stops or ends such tasks together, like a process.
 //!
 //! Testing an application with the layer:
 //!
@@ -56,3 +58,5 @@ mod operation;
 
 pub use client::{Client, Polled};
 pub use operation::TestOperation;
+
+pub use crate::environment::{EnteredEnvironment, Environment, TaskGroup};

@@ -10,6 +10,7 @@ use tracing::Instrument;
 
 use super::RecoveryStats;
 use crate::{
+    environment,
     operation::{FailureKind, Outcome, RecordedResponse},
     run::{AdmissionPermit, RunContext, RunOutcome, Runtime, heartbeat, record::record_within},
     store::{Lease, LeaseConfig, Record},
@@ -60,7 +61,7 @@ impl EndingSlots {
             // on.
             let places = (place, node.in_flight.admit_anyway());
             let end = end(Arc::clone(node), record, kind, places, stats.clone());
-            tokio::spawn(end.in_current_span());
+            environment::spawn(end.in_current_span());
         }
     }
 }

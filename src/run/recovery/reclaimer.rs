@@ -9,6 +9,7 @@ use tracing::Instrument;
 
 use super::{RecoveryStats, ending::EndingSlots};
 use crate::{
+    environment,
     operation::{FailureKind, RecordedResponse},
     run::{RunLimits, Runtime, catch_panic::CatchPanic, now_or_never},
     store::{Lease, LeaseHandle, Reclaimed, Record, StoreError},
@@ -54,7 +55,7 @@ impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
     ) -> Result<usize, StoreError> {
         let term = self.node.lease().term;
         let taking = Arc::clone(self).take_and_hand_on(which, limit);
-        match timeout(term / 3, tokio::spawn(taking.in_current_span())).await {
+        match timeout(term / 3, environment::spawn(taking.in_current_span())).await {
             Ok(taken) => taken.unwrap_or_else(|panicked| Err(StoreError::unavailable(panicked))),
             Err(_) => Err(StoreError::unavailable("no answer in time")),
         }

@@ -1,13 +1,9 @@
 //! Stores made from closures.
 
-use std::{
-    fmt,
-    future::Future,
-    time::{Duration, SystemTime},
-};
+use std::{fmt, future::Future, time::Duration};
 
 use crate::{
-    BoxError,
+    BoxError, environment,
     operation::{Operation, OperationId, Outcome, Payload, Progress, Snapshot},
     store::{
         Created, FencingToken, NewOperation, Record, Repository, Step, Store, StoreError, Version,
@@ -195,7 +191,7 @@ where
 
 fn is_present<T>(record: &Record<T>) -> bool {
     let expires_at = record.operation().metadata().expires_at();
-    expires_at.is_none_or(|at| SystemTime::now() < at)
+    expires_at.is_none_or(|at| environment::wall_clock() < at)
 }
 
 impl<F, G, Fut, Gut, T, E, H> Store for RepositoryFn<F, G>
@@ -235,7 +231,7 @@ where
                 });
             }
             let expected = before.and_then(|expired| expired.version());
-            let record = Record::create(&new, SystemTime::now());
+            let record = Record::create(&new, environment::wall_clock());
             if self.write(&new.id, expected, Some(record.clone())).await? {
                 return Ok(Created::New(record));
             }
@@ -243,8 +239,10 @@ where
     }
 
     async fn start(&self, id: &OperationId, token: FencingToken) -> Result<Written<T>, StoreError> {
-        self.change(id, |record| record.started(token, SystemTime::now()))
-            .await
+        self.change(id, |record| {
+            record.started(token, environment::wall_clock())
+        })
+        .await
     }
 
     async fn report(
@@ -253,7 +251,9 @@ where
         token: FencingToken,
         progress: Progress,
     ) -> Result<Written<T>, StoreError> {
-        let step = |record: &Record<T>| record.reported(token, progress.clone(), SystemTime::now());
+        let step = |record: &Record<T>| {
+            record.reported(token, progress.clone(), environment::wall_clock())
+        };
         self.change(id, step).await
     }
 
@@ -269,7 +269,7 @@ where
                 token,
                 outcome.clone(),
                 progress.clone(),
-                SystemTime::now(),
+                environment::wall_clock(),
                 self.ttl,
             )
         };
@@ -283,7 +283,12 @@ where
         outcome: Outcome<T>,
     ) -> Result<Written<T>, StoreError> {
         let step = |record: &Record<T>| {
-            record.force_finished(version, outcome.clone(), SystemTime::now(), self.ttl)
+            record.force_finished(
+                version,
+                outcome.clone(),
+                environment::wall_clock(),
+                self.ttl,
+            )
         };
         self.change(id, step).await
     }

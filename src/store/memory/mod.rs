@@ -40,7 +40,10 @@ use super::{
     sync,
     wait::WaitCell,
 };
-use crate::operation::{OperationId, RecordedResponse};
+use crate::{
+    environment,
+    operation::{OperationId, RecordedResponse},
+};
 
 /// A store in the memory of the process: bounded and fast. Its operations are lost with the
 /// process.
@@ -94,7 +97,7 @@ pub struct MemoryStore<T = RecordedResponse> {
 struct MemoryShared<T> {
     shards: Box<[Mutex<Shard<T>>]>,
     soonest: EarliestExpiry,
-    hasher: foldhash::quality::RandomState,
+    hasher: sync::RandomState,
     started: Instant,
     room: limits::Usage,
     /// The number of operations ever created.
@@ -132,7 +135,7 @@ impl<T> MemoryStore<T> {
     #[must_use]
     pub fn with_weigher(heap_bytes: fn(&T) -> usize) -> Self {
         let soonest = EarliestExpiry::new();
-        let hasher = foldhash::quality::RandomState::default();
+        let hasher = sync::random_hasher();
         let shard = |index| {
             let expiring = ExpiryQueue::new(index, soonest.clone());
             Mutex::new(Shard::new(expiring))
@@ -295,7 +298,7 @@ impl<T> MemoryStore<T> {
     fn now(&self) -> CurrentTime {
         CurrentTime {
             tick: Tick::after(self.shared.started.elapsed()),
-            wall: SystemTime::now(),
+            wall: environment::wall_clock(),
         }
     }
 }

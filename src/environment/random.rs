@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use foldhash::quality::SeedableRandomState;
+
 /// The number of random bytes that are fetched at once: enough for about twenty ids.
 const BUFFER: usize = 256;
 
@@ -23,6 +25,12 @@ thread_local! {
 /// Panics if the operating system has no randomness.
 pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
     const { assert!(N <= BUFFER) };
+    #[cfg(feature = "testing")]
+    if let bytes = &mut [0; N]
+        && super::replaced::fill_random(bytes)
+    {
+        return *bytes;
+    }
     RANDOM.with_borrow_mut(|random| {
         if random.used + N > BUFFER {
             getrandom::fill(&mut random.bytes).expect("the operating system has randomness");
@@ -36,6 +44,18 @@ pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
         random.used = next;
         bytes
     })
+}
+
+/// Returns a hasher that nobody can predict.
+pub(crate) fn random_hasher() -> SeedableRandomState {
+    #[cfg(feature = "testing")]
+    if let seed = &mut [0; 8]
+        && super::replaced::fill_random(seed)
+    {
+        let seed = u64::from_ne_bytes(*seed);
+        return SeedableRandomState::with_seed(seed, foldhash::SharedSeed::global_fixed());
+    }
+    SeedableRandomState::random()
 }
 
 #[cfg(test)]
