@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use tower_operations_conformance::checker::Entry;
 
 /// The log of all requests, answers and faults.
@@ -7,4 +9,14 @@ pub trait Log: Send + Sync + 'static {
 
     /// Adds an entry.
     fn add(&self, entry: &Entry);
+}
+
+impl<L: Log> Log for Arc<L> {
+    fn now(&self) -> u64 {
+        (**self).now()
+    }
+
+    fn add(&self, entry: &Entry) {
+        (**self).add(entry);
+    }
 }

@@ -1,0 +1,159 @@
+//! An engine in memory, reached over a simulated network.
+//!
+//! Each node has an engine of its own on the same [`Database`]. A call takes time, and may lose
+//! its request or its answer.
+
+mod database;
+mod keys;
+mod lists;
+mod network;
+
+use std::{
+    sync::{Arc, MutexGuard},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use tokio::time::sleep;
+use tower_operations::{
+    OperationId,
+    engine::{
+        Cell, CellReader, Engine, Inserted, LapsedCell, LeaseChange, NewCell, NextCell, Notice,
+        ReclaimFilter, Replaced, Stamp,
+    },
+    store::{LeaseHandle, StoreError, StoreResult},
+    testing::TaskGroup,
+};
+
+use self::database::{Rows, now};
+pub use self::{
+    database::Database,
+    network::{Network, NetworkCounts, NetworkFaults},
+};
+
+/// The engine of a node.
+#[derive(Debug)]
+pub struct SimulatedEngine {
+    database: Arc<Database>,
+    network: Arc<Network>,
+    node: usize,
+    /// The tasks of the node. A dead node sends nothing.
+    tasks: TaskGroup,
+}
+
+impl SimulatedEngine {
+    /// Creates the engine of a node.
+    #[must_use]
+    pub fn new(
+        database: &Arc<Database>,
+        network: &Arc<Network>,
+        node: usize,
+        tasks: TaskGroup,
+    ) -> Self {
+        Self {
+            database: Arc::clone(database),
+            network: Arc::clone(network),
+            node,
+            tasks,
+        }
+    }
+
+    /// Makes a call to the database.
+    async fn call<A>(&self, apply: impl FnOnce(&mut Rows) -> A + Send) -> StoreResult<A> {
+        let fate = self.network.draw();
+        sleep(fate.there).await;
+        if self.network.is_away() {
+            return Err(StoreError::unavailable("the database is away"));
+        }
+        if fate.loses_request {
+            sleep(fate.silence).await;
+            return Err(StoreError::unavailable("the request was lost"));
+        }
+        let answer = apply(&mut self.rows());
+        if fate.loses_answer {
+            sleep(fate.silence).await;
+            return Err(StoreError::unavailable("the answer was lost"));
+        }
+        if !fate.back.is_zero() {
+            sleep(fate.back).await;
+        }
+        Ok(answer)
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.database.rows()
+    }
+}
+
+impl Engine for SimulatedEngine {
+    const POLL_INTERVAL: Option<Duration> = Some(Duration::from_secs(1));
+
+    async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> StoreResult<Option<Cell>> {
+        self.call(|rows| {
+            let row = rows.get(id)?;
+            let may_read = reader.may_read(row.owner.as_ref());
+            let result = row.cell.result.clone().filter(|_| may_read);
+            Some(Cell::new(row.cell.head.clone(), result))
+        })
+        .await
+    }
+
+    async fn insert(&self, new: NewCell<'_>) -> StoreResult<Inserted> {
+        self.call(|rows| rows.insert(&new)).await
+    }
+
+    async fn replace(
+        &self,
+        id: &OperationId,
+        expected: Stamp,
+        next: NextCell<'_>,
+    ) -> StoreResult<Replaced> {
+        self.call(|rows| rows.replace(id, expected, &next)).await
+    }
+
+    async fn delete(
+        &self,
+        id: &OperationId,
+        expected: Stamp,
+        remains: &[u8],
+        until: Option<SystemTime>,
+    ) -> StoreResult<Replaced> {
+        self.call(|rows| rows.delete(id, expected, remains, until))
+            .await
+    }
+
+    async fn renew(&self, held: &[LeaseHandle], term: Duration) -> StoreResult<Vec<LeaseHandle>> {
+        self.call(|rows| rows.renew(held, term)).await
+    }
+
+    async fn release(&self, held: &[LeaseHandle]) -> StoreResult<()> {
+        self.call(|rows| rows.release(held)).await
+    }
+
+    async fn reclaimable(
+        &self,
+        filter: ReclaimFilter,
+        limit: usize,
+    ) -> StoreResult<Vec<LapsedCell>> {
+        self.call(|rows| rows.reclaimable(filter, limit)).await
+    }
+
+    async fn defer(&self, ids: &[Bytes], term: Duration) -> StoreResult<()> {
+        self.call(|rows| rows.defer(ids, now() + term)).await
+    }
+
+    async fn purge(&self, limit: usize, now: SystemTime) -> StoreResult<usize> {
+        self.call(|rows| rows.purge(limit, now)).await
+    }
+
+    fn publish(&self, notice: Notice) {
+        if !self.tasks.is_aborted() {
+            self.network.publish(self.node, &notice);
+        }
+    }
+}
+
+/// Returns whether a change of this kind needs a lease that is over.
+fn needs_lapse(change: LeaseChange) -> bool {
+    matches!(change, LeaseChange::Reclaim(_))
+}

@@ -1,0 +1,332 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tower_operations::{
+    OperationId, Owner, State,
+    engine::{
+        Cell, Inserted, LapsedCell, LeaseChange, NewCell, NextCell, ReclaimFilter, Replaced, Stamp,
+    },
+    store::LeaseHandle,
+};
+
+use crate::journal::Journal;
+
+use super::{
+    keys::{BoundKey, KeyRows},
+    needs_lapse,
+};
+
+/// The data that all nodes share. Its clock is right.
+#[derive(Debug)]
+pub struct Database {
+    rows: Mutex<Rows>,
+}
+
+impl Database {
+    /// Creates an empty database, whose secret of list cursors is `secret`.
+    #[must_use]
+    pub(crate) fn new(secret: [u8; 32], journal: Arc<Journal>) -> Arc<Self> {
+        let rows = Rows {
+            secret,
+            journal,
+            number: 0,
+            rows: BTreeMap::new(),
+            live: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            by_owner: BTreeMap::new(),
+            keys: KeyRows::default(),
+            violations: Vec::new(),
+        };
+        Arc::new(Self {
+            rows: Mutex::new(rows),
+        })
+    }
+
+    /// Returns the broken invariants so far, and forgets them.
+    #[must_use]
+    pub fn take_violations(&self) -> Vec<String> {
+        std::mem::take(&mut self.rows().violations)
+    }
+
+    pub(super) fn rows(&self) -> MutexGuard<'_, Rows> {
+        // A panic within a critical section fails the simulation.
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The rows of operations and keys.
+#[derive(Debug)]
+pub(super) struct Rows {
+    pub(super) secret: [u8; 32],
+    /// Its clock is that of the database.
+    journal: Arc<Journal>,
+    number: u64,
+    rows: BTreeMap<OperationId, Row>,
+    live: BTreeSet<OperationId>,
+    /// The operations that have ended, by expiry.
+    ended: BTreeSet<(SystemTime, OperationId)>,
+    /// The operations of each owner, by number.
+    pub(super) by_owner: BTreeMap<(Option<Box<str>>, u64), OperationId>,
+    pub(super) keys: KeyRows,
+    violations: Vec<String>,
+}
+
+/// The row of an operation.
+#[derive(Debug)]
+pub(super) struct Row {
+    number: u64,
+    stamp: Stamp,
+    pub(super) state: State,
+    pub(super) owner: Option<Owner>,
+    pub(super) key: Option<Arc<str>>,
+    pub(super) cell: Cell,
+    request: Option<Bytes>,
+    lease: Option<LeaseRow>,
+    expires_at: Option<SystemTime>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct LeaseRow {
+    until: Instant,
+    is_released: bool,
+}
+
+/// Returns the time by the clock of the database.
+pub(super) fn now() -> Instant {
+    Instant::now()
+}
+
+impl Row {
+    fn has_lapsed(&self) -> bool {
+        let has_lapsed = |lease: &LeaseRow| lease.is_released || lease.until <= now();
+        self.lease.as_ref().is_some_and(has_lapsed)
+    }
+
+    pub(super) fn has_expired(&self, now: SystemTime) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    fn is_held_by(&self, held: &LeaseHandle) -> bool {
+        let is_released = self.lease.is_some_and(|lease| lease.is_released);
+        self.stamp.token == held.token && self.expires_at.is_none() && !is_released
+    }
+
+    fn owner_name(&self) -> Option<Box<str>> {
+        self.owner.as_ref().map(|owner| owner.as_str().into())
+    }
+}
+
+impl Rows {
+    pub(super) fn get(&self, id: &OperationId) -> Option<&Row> {
+        self.rows.get(id)
+    }
+
+    /// Returns the wall time by the clock of the database.
+    pub(super) fn wall(&self) -> SystemTime {
+        self.journal.wall_clock()
+    }
+
+    pub(super) fn insert(&mut self, new: &NewCell<'_>) -> Inserted {
+        let key = new.key.map(|key| (key, key.scoped_name()));
+        if let Some((_, name)) = &key
+            && let Some(found) = self.held_key(name, new.reservation, new.now)
+        {
+            return Inserted::Key(found);
+        }
+        if let Some(row) = self.rows.get(new.id) {
+            if !row.has_expired(new.now) {
+                let (head, made_by) = (row.cell.head.clone(), row.key.clone());
+                if let Some((_, name)) = &key
+                    && made_by.as_ref() == Some(name)
+                    && self.keys.is_bound_to(name, new.id)
+                {
+                    // The answer to an earlier attempt was lost.
+                    self.keys.reservations.remove(name);
+                }
+                return Inserted::Id(head, made_by.map(|name| (*name).into()));
+            }
+            self.remove(new.id);
+        }
+        self.number += 1;
+        let row = Row {
+            number: self.number,
+            stamp: new.stamp,
+            state: new.state,
+            owner: new.owner.cloned(),
+            key: key.as_ref().map(|(_, name)| Arc::clone(name)),
+            cell: Cell::new(Bytes::copy_from_slice(new.head), None),
+            request: new.request.map(Bytes::copy_from_slice),
+            lease: new.lease.map(|term| LeaseRow {
+                until: now() + term,
+                is_released: false,
+            }),
+            expires_at: None,
+        };
+        self.by_owner
+            .insert((row.owner_name(), self.number), new.id.clone());
+        self.live.insert(new.id.clone());
+        self.rows.insert(new.id.clone(), row);
+        if let Some((key, name)) = key {
+            self.keys.reservations.remove(&name);
+            let bound = BoundKey::Operation(new.id.clone());
+            self.keys.bind(name, key.fingerprint, bound, None);
+        }
+        Inserted::Done
+    }
+
+    pub(super) fn replace(
+        &mut self,
+        id: &OperationId,
+        expected: Stamp,
+        next: &NextCell<'_>,
+    ) -> Replaced {
+        let Some(row) = self.rows.get_mut(id) else {
+            return Replaced::Gone;
+        };
+        if row.stamp != expected || (needs_lapse(next.lease) && !row.has_lapsed()) {
+            return Replaced::Found(row.cell.clone());
+        }
+        if row.expires_at.is_some() {
+            self.violations.push(format!("{id}: changed after its end"));
+        }
+        if next.stamp.version <= row.stamp.version {
+            self.violations
+                .push(format!("{id}: its version does not grow"));
+        }
+        if next.state.is_terminal() != next.expires_at.is_some() {
+            self.violations
+                .push(format!("{id}: its expiry does not follow its state"));
+        }
+        (row.stamp, row.state, row.expires_at) = (next.stamp, next.state, next.expires_at);
+        let result = next.result.map(Bytes::copy_from_slice);
+        row.cell = Cell::new(Bytes::copy_from_slice(next.head), result);
+        if let Some(at) = next.expires_at {
+            (row.lease, row.request) = (None, None);
+            self.live.remove(id);
+            self.ended.insert((at, id.clone()));
+        } else if let LeaseChange::Reclaim(term) | LeaseChange::Transfer(term) = next.lease {
+            row.lease = Some(LeaseRow {
+                until: now() + term,
+                is_released: false,
+            });
+        }
+        Replaced::Done
+    }
+
+    pub(super) fn delete(
+        &mut self,
+        id: &OperationId,
+        expected: Stamp,
+        remains: &[u8],
+        until: Option<SystemTime>,
+    ) -> Replaced {
+        let Some(row) = self.rows.get(id) else {
+            return Replaced::Gone;
+        };
+        if row.stamp != expected {
+            return Replaced::Found(row.cell.clone());
+        }
+        if row.expires_at.is_none() {
+            self.violations
+                .push(format!("{id}: deleted while it was live"));
+        }
+        let key = row.key.clone();
+        let is_bound = key
+            .as_ref()
+            .is_some_and(|name| self.keys.is_bound_to(name, id));
+        let fingerprint = key.as_ref().and_then(|name| self.keys.fingerprint(name));
+        self.remove(id);
+        if let (true, Some(name), Some(fingerprint)) = (is_bound, key, fingerprint) {
+            let remains = BoundKey::Remains(Bytes::copy_from_slice(remains));
+            self.keys.bind(name, fingerprint, remains, until);
+        }
+        Replaced::Done
+    }
+
+    /// Removes an operation, with the key that is bound to it.
+    fn remove(&mut self, id: &OperationId) {
+        let Some(row) = self.rows.remove(id) else {
+            return;
+        };
+        self.live.remove(id);
+        if let Some(at) = row.expires_at {
+            self.ended.remove(&(at, id.clone()));
+        }
+        self.by_owner.remove(&(row.owner_name(), row.number));
+        if let Some(name) = &row.key
+            && self.keys.is_bound_to(name, id)
+        {
+            self.keys.unbind(name);
+        }
+    }
+
+    pub(super) fn renew(&mut self, held: &[LeaseHandle], term: Duration) -> Vec<LeaseHandle> {
+        let mut lost = Vec::new();
+        for held in held {
+            match self
+                .rows
+                .get_mut(&held.id)
+                .filter(|row| row.is_held_by(held))
+            {
+                Some(Row {
+                    lease: Some(lease), ..
+                }) => lease.until = now() + term,
+                Some(_) => {}
+                None => lost.push(held.clone()),
+            }
+        }
+        lost
+    }
+
+    pub(super) fn release(&mut self, held: &[LeaseHandle]) {
+        for held in held {
+            let row = self
+                .rows
+                .get_mut(&held.id)
+                .filter(|row| row.is_held_by(held));
+            if let Some(lease) = row.and_then(|row| row.lease.as_mut()) {
+                lease.is_released = true;
+            }
+        }
+    }
+
+    pub(super) fn reclaimable(&self, filter: ReclaimFilter, limit: usize) -> Vec<LapsedCell> {
+        let rows = self.live.iter().map(|id| (id, &self.rows[id]));
+        let is_wanted = |row: &Row| {
+            let is_released = row.lease.is_some_and(|lease| lease.is_released);
+            row.has_lapsed() && (is_released || filter == ReclaimFilter::Expired)
+        };
+        let mut lapsed: Vec<_> = rows.filter(|(_, row)| is_wanted(row)).collect();
+        lapsed.sort_by_key(|(_, row)| row.lease.map(|lease| lease.until));
+        let cells = lapsed.into_iter().take(limit).map(|(id, row)| {
+            let id = id.to_string().into();
+            LapsedCell::new(id, Ok(row.cell.clone()), row.request.clone())
+        });
+        cells.collect()
+    }
+
+    pub(super) fn defer(&mut self, ids: &[Bytes], until: Instant) {
+        let ids = ids.iter().filter_map(|id| std::str::from_utf8(id).ok());
+        for id in ids.filter_map(|id| id.parse::<OperationId>().ok()) {
+            let row = self.rows.get_mut(&id).filter(|row| row.has_lapsed());
+            if let Some(lease) = row.and_then(|row| row.lease.as_mut()) {
+                (lease.until, lease.is_released) = (until, false);
+            }
+        }
+    }
+
+    pub(super) fn purge(&mut self, limit: usize, now: SystemTime) -> usize {
+        let expired = self.ended.iter().take_while(|(at, _)| *at <= now);
+        let expired: Vec<_> = expired.take(limit).map(|(_, id)| id.clone()).collect();
+        for id in &expired {
+            self.remove(id);
+        }
+        self.keys.purge(now);
+        expired.len()
+    }
+}

@@ -1,0 +1,189 @@
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use test_customers::Random;
+use tokio::time::sleep;
+use tower_operations::engine::{Notice, Notifier};
+
+/// The network between the nodes and the database.
+#[derive(Debug)]
+pub struct Network {
+    state: Mutex<NetworkState>,
+    faults: NetworkFaults,
+}
+
+/// How often the network fails. Each number `n` stands for one call in `n`; 0 for none.
+#[derive(Debug, Clone, Copy)]
+pub struct NetworkFaults {
+    /// Requests that never arrive.
+    pub lost_requests: usize,
+    /// Answers that never arrive.
+    pub lost_answers: usize,
+    /// Calls that take up to 400 ms.
+    pub slow_calls: usize,
+    /// Notices that never arrive.
+    pub lost_notices: usize,
+}
+
+/// The number of faults so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NetworkCounts {
+    /// Calls to the database.
+    pub calls: u64,
+    /// Lost requests.
+    pub lost_requests: u64,
+    /// Lost answers.
+    pub lost_answers: u64,
+    /// Lost notices.
+    pub lost_notices: u64,
+}
+
+#[derive(Debug)]
+struct NetworkState {
+    random: Random,
+    is_away: bool,
+    counts: NetworkCounts,
+    notifiers: Vec<Weak<Notifier>>,
+}
+
+/// The course of one call.
+#[derive(Debug)]
+pub(super) struct CallFate {
+    pub(super) there: Duration,
+    pub(super) back: Duration,
+    /// The time after which a lost call counts as failed.
+    pub(super) silence: Duration,
+    pub(super) loses_request: bool,
+    pub(super) loses_answer: bool,
+}
+
+impl NetworkFaults {
+    /// Returns a network that only takes time.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self {
+            lost_requests: 0,
+            lost_answers: 0,
+            slow_calls: 0,
+            lost_notices: 0,
+        }
+    }
+
+    /// Returns a bad network.
+    #[must_use]
+    pub const fn usual() -> Self {
+        Self {
+            lost_requests: 300,
+            lost_answers: 300,
+            slow_calls: 100,
+            lost_notices: 20,
+        }
+    }
+}
+
+impl Network {
+    /// Creates a network for this number of nodes.
+    #[must_use]
+    pub fn new(nodes: usize, faults: NetworkFaults, random: Random) -> Arc<Self> {
+        let state = NetworkState {
+            random,
+            is_away: false,
+            counts: NetworkCounts::default(),
+            notifiers: (0..nodes).map(|_| Weak::new()).collect(),
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            faults,
+        })
+    }
+
+    /// Connects a node, which receives notices from now on.
+    pub fn connect(&self, node: usize, notifier: &Arc<Notifier>) {
+        self.state().notifiers[node] = Arc::downgrade(notifier);
+    }
+
+    /// Takes the database away, or brings it back.
+    pub fn set_away(&self, is_away: bool) {
+        self.state().is_away = is_away;
+        if !is_away {
+            // A node that reconnects to its database may have missed notices.
+            let notifiers = self.state().notifiers.clone();
+            for notifier in notifiers.iter().filter_map(Weak::upgrade) {
+                notifier.notify_all();
+            }
+        }
+    }
+
+    /// Returns the number of faults so far.
+    #[must_use]
+    pub fn counts(&self) -> NetworkCounts {
+        self.state().counts
+    }
+
+    pub(super) fn is_away(&self) -> bool {
+        self.state().is_away
+    }
+
+    /// Draws the course of a call.
+    pub(super) fn draw(&self) -> CallFate {
+        let mut state = self.state();
+        state.counts.calls += 1;
+        let happens = |random: &mut Random, one_in: usize| one_in > 0 && random.one_in(one_in);
+        let loses_request = happens(&mut state.random, self.faults.lost_requests);
+        let loses_answer = !loses_request && happens(&mut state.random, self.faults.lost_answers);
+        let longest = match happens(&mut state.random, self.faults.slow_calls) {
+            true => 400,
+            false => 3,
+        };
+        state.counts.lost_requests += u64::from(loses_request);
+        state.counts.lost_answers += u64::from(loses_answer);
+        let there = state.random.between(0, longest);
+        // Most answers come in the same millisecond.
+        let back = match state.random.one_in(4) {
+            true => state.random.between(1, longest),
+            false => 0,
+        };
+        CallFate {
+            there: Duration::from_millis(there),
+            back: Duration::from_millis(back),
+            silence: Duration::from_millis(state.random.between(10, 600)),
+            loses_request,
+            loses_answer,
+        }
+    }
+
+    /// Sends a notice to the other nodes.
+    pub(super) fn publish(&self, from: usize, notice: &Notice) {
+        let mut state = self.state();
+        let NetworkState {
+            random,
+            counts,
+            notifiers,
+            ..
+        } = &mut *state;
+        for (node, notifier) in notifiers.iter().enumerate() {
+            if node == from {
+                continue;
+            }
+            let delay = Duration::from_millis(random.between(1, 10));
+            if self.faults.lost_notices > 0 && random.one_in(self.faults.lost_notices) {
+                counts.lost_notices += 1;
+                continue;
+            }
+            let (notifier, notice) = (Weak::clone(notifier), notice.clone());
+            tokio::spawn(async move {
+                sleep(delay).await;
+                if let Some(notifier) = notifier.upgrade() {
+                    notifier.notify(&notice);
+                }
+            });
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, NetworkState> {
+        // A panic within a critical section fails the simulation.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,152 @@
+//! The faults of a world.
+
+use std::{sync::Arc, time::Duration};
+
+use test_customers::{Customer, Log, Random};
+use tokio::{task::JoinSet, time::sleep};
+use tower_operations_conformance::checker::{Away, Entry};
+
+use crate::{
+    node::LEASE,
+    world::{Nodes, SimulatedWorld},
+};
+
+/// The number of faults of each kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FaultNumbers {
+    /// Kills of a node.
+    pub kills: usize,
+    /// Stops of a node.
+    pub stops: usize,
+    /// Drains of a node.
+    pub drains: usize,
+    /// Outages of the store.
+    pub outages: usize,
+    /// Changes of the wall clock of a node.
+    pub skews: usize,
+}
+
+/// A fault, with all that is random about it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fault {
+    kind: FaultKind,
+    node: usize,
+    pause: Duration,
+    skew: i64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum FaultKind {
+    Kill,
+    Stop,
+    Drain,
+    Outage,
+    Skew,
+}
+
+/// The number of customers with held requests at a node that is drained.
+const HOLDING: usize = 4;
+/// The time before a drain, in which the held requests arrive.
+const BEFORE: Duration = Duration::from_millis(1_300);
+/// The largest error of a wall clock, in milliseconds.
+const LARGEST_SKEW: u64 = 30_000;
+
+impl FaultNumbers {
+    /// Returns this number of kills, and faults of the other kinds in proportion.
+    #[must_use]
+    pub fn with_kills(kills: usize) -> Self {
+        Self {
+            kills,
+            stops: kills.div_ceil(3),
+            drains: kills.div_ceil(5),
+            outages: kills.div_ceil(5),
+            skews: kills.div_ceil(3),
+        }
+    }
+
+    /// Returns the number of faults of all kinds.
+    #[must_use]
+    pub fn all(self) -> usize {
+        self.kills + self.stops + self.drains + self.outages + self.skews
+    }
+
+    /// Returns the faults in a random order.
+    pub(crate) fn shuffled(self, nodes: usize, random: &mut Random) -> Vec<Fault> {
+        let kinds = [
+            (FaultKind::Kill, self.kills),
+            (FaultKind::Stop, self.stops),
+            (FaultKind::Drain, self.drains),
+            (FaultKind::Outage, self.outages),
+            (FaultKind::Skew, self.skews),
+        ];
+        let kinds = kinds
+            .into_iter()
+            .flat_map(|(kind, number)| std::iter::repeat_n(kind, number));
+        let mut faults: Vec<_> = kinds
+            .map(|kind| Fault {
+                kind,
+                node: random.below(nodes),
+                pause: Duration::from_millis(random.between(0, 1_500)),
+                skew: random.between(0, 2 * LARGEST_SKEW).cast_signed()
+                    - LARGEST_SKEW.cast_signed(),
+            })
+            .collect();
+        for last in (1..faults.len()).rev() {
+            faults.swap(last, random.below(last + 1));
+        }
+        faults
+    }
+}
+
+/// Injects the first faults while the customers are busy, and returns when all are healed.
+/// Of faults that do not come, the time passes as if they came.
+pub(crate) async fn inject(world: Arc<SimulatedWorld>, faults: Vec<Fault>, prefix: usize) {
+    let mut disturbances = JoinSet::new();
+    #[allow(clippy::cast_precision_loss)]
+    let all = (faults.len() + 1) as f64;
+    for (number, fault) in faults.into_iter().take(prefix).enumerate() {
+        #[allow(clippy::cast_precision_loss)]
+        world.wait_for_part((number as f64 + 0.5) / all).await;
+        let world = Arc::clone(&world);
+        disturbances.spawn(disturb(world, fault));
+    }
+    while let Some(disturbance) = disturbances.join_next().await {
+        disturbance.expect("a disturbance ends");
+    }
+}
+
+async fn disturb(world: Arc<SimulatedWorld>, fault: Fault) {
+    let Nodes { nodes, stores } = &world.cluster;
+    let node = &nodes[fault.node];
+    match fault.kind {
+        FaultKind::Kill => node.kill(fault.pause).await,
+        FaultKind::Stop => node.stop(LEASE * 3 / 2 + fault.pause).await,
+        FaultKind::Drain => {
+            let mut held = JoinSet::new();
+            let before = async {
+                for number in 0..HOLDING {
+                    let mut customer = Customer::new(Arc::clone(&world), number);
+                    let at = world.log.now();
+                    let name = format!("held {number} by node {} at {at}", fault.node);
+                    let node = fault.node;
+                    held.spawn(async move { customer.hold_at(node, &name).await });
+                }
+                sleep(BEFORE).await;
+            };
+            node.drain(before).await;
+            held.join_all().await;
+        }
+        FaultKind::Outage => {
+            let begin = world.log.now();
+            stores.network().set_away(true);
+            sleep(fault.pause).await;
+            stores.network().set_away(false);
+            world.log.add(&Entry::Away(Away {
+                node: None,
+                begin,
+                end: world.log.now(),
+            }));
+        }
+        FaultKind::Skew => node.set_skew(fault.skew),
+    }
+}

@@ -1,0 +1,318 @@
+//! A node: an application in a group of tasks, which end together.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, request::Parts};
+use http_body_util::BodyExt;
+use test_customers::{Log, Random};
+use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
+use tower::{ServiceExt, service_fn, util::BoxCloneService};
+use tower_operations::{
+    BufferedBody, Idempotency, Operations, Owner,
+    store::{AnyStore, LeaseConfig, NodeId},
+    testing::{Environment, TaskGroup},
+};
+use tower_operations_conformance::checker::{Away, DrainEntry, Entry, Kill};
+
+use crate::{
+    journal::Journal,
+    stores::Stores,
+    work::{ORDERED_PANIC, Renderer, out_of_order},
+};
+
+/// A short lease, so that operations are reclaimed soon.
+pub(crate) const LEASE: Duration = Duration::from_secs(2);
+/// The maximum number of attempts.
+pub(crate) const ATTEMPTS: u32 = 3;
+/// The time that a report may take.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
+/// The deadline of a drain.
+const DRAIN: Duration = Duration::from_secs(4);
+/// The time in which a drained node sends its last answers.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
+/// The largest result, in bytes.
+const RESULT_LIMIT: u64 = 1_000_000;
+
+type App = BoxCloneService<Request<BufferedBody>, Response<BufferedBody>, Infallible>;
+
+/// A node of a world.
+pub(crate) struct Node {
+    name: Arc<str>,
+    number: usize,
+    journal: Arc<Journal>,
+    stores: Arc<Stores>,
+    state: Mutex<NodeState>,
+    /// Locked during a disturbance.
+    turn: tokio::sync::Mutex<()>,
+    /// The error of the wall clock, in milliseconds.
+    skew: Arc<AtomicI64>,
+}
+
+struct NodeState {
+    process: Option<Process>,
+    random: Random,
+}
+
+/// A process of the node, from its start to its end.
+#[derive(Clone)]
+struct Process {
+    tasks: TaskGroup,
+    environment: Environment,
+    operations: Operations<AnyStore>,
+    app: App,
+    /// The number of requests that are being answered.
+    requests: Arc<AtomicUsize>,
+}
+
+/// A request that is being answered.
+struct RequestGuard(Arc<AtomicUsize>);
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Node {
+    /// Creates a node and starts it.
+    pub(crate) fn start(
+        number: usize,
+        journal: &Arc<Journal>,
+        stores: &Arc<Stores>,
+        random: Random,
+    ) -> Self {
+        let node = Self {
+            name: format!("node-{number}").into(),
+            number,
+            journal: Arc::clone(journal),
+            stores: Arc::clone(stores),
+            state: Mutex::new(NodeState {
+                process: None,
+                random,
+            }),
+            turn: tokio::sync::Mutex::default(),
+            skew: Arc::default(),
+        };
+        node.run();
+        node
+    }
+
+    /// Returns the name of the node in the log.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sets the error of the wall clock, in milliseconds.
+    pub(crate) fn set_skew(&self, milliseconds: i64) {
+        self.skew.store(milliseconds, SeqCst);
+    }
+
+    /// Ends the process at once, and starts another one after a pause.
+    pub(crate) async fn kill(&self, pause: Duration) {
+        let _turn = self.turn.lock().await;
+        let at = self.journal.now();
+        self.end();
+        sleep(pause).await;
+        self.run();
+        self.journal.add(&Entry::Kill(Kill {
+            node: (*self.name).into(),
+            at,
+            back: Some(self.journal.now()),
+        }));
+    }
+
+    /// Stops the process for a while, which the process does not notice.
+    pub(crate) async fn stop(&self, pause: Duration) {
+        let _turn = self.turn.lock().await;
+        let Some(process) = self.process() else {
+            return;
+        };
+        let begin = self.journal.now();
+        process.tasks.suspend();
+        sleep(pause).await;
+        process.tasks.resume();
+        self.journal.add(&Entry::Away(Away {
+            node: Some((*self.name).into()),
+            begin,
+            end: self.journal.now(),
+        }));
+    }
+
+    /// Shuts the process down gracefully after `before`, and starts another one.
+    pub(crate) async fn drain(&self, before: impl Future<Output = ()>) {
+        let _turn = self.turn.lock().await;
+        before.await;
+        let Some(process) = self.process() else {
+            return;
+        };
+        let begin = self.journal.now();
+        let operations = process.operations.clone();
+        let drain = async move { operations.drain(DRAIN).await };
+        let drained = process.environment.spawn(drain).await;
+        drained.expect("a drain does not panic");
+        // The listener is closed, and the last requests are answered.
+        let process = self.state().process.take().expect("the node is running");
+        for _ in 0..LAST_ANSWERS.as_millis() / 10 {
+            if process.requests.load(SeqCst) == 0 {
+                break;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        process.tasks.abort();
+        self.journal.add(&Entry::Drain(DrainEntry {
+            node: (*self.name).into(),
+            begin,
+            end: self.journal.now(),
+        }));
+        self.run();
+    }
+
+    /// Sends a request to the node. Returns `None` if the connection is refused or lost.
+    pub(crate) async fn answer(&self, request: Request<Bytes>) -> Option<Response<Bytes>> {
+        let (process, there, back) = {
+            let mut state = self.state();
+            let there = state.random.between(0, 2);
+            let back = state.random.between(0, 2);
+            (state.process.clone(), there, back)
+        };
+        sleep(Duration::from_millis(there)).await;
+        let process = process.filter(|process| !process.tasks.is_aborted())?;
+        process.requests.fetch_add(1, SeqCst);
+        let guard = RequestGuard(Arc::clone(&process.requests));
+        let app = process.app.clone();
+        let answer = process.environment.spawn(async move {
+            let _guard = guard;
+            let Ok(response) = app.oneshot(request.map(BufferedBody::from)).await;
+            let (parts, body) = response.into_parts();
+            let Ok(body) = body.collect().await;
+            Response::from_parts(parts, body.to_bytes())
+        });
+        // A client that goes away is noticed.
+        let answer = AbortOnDropHandle::new(answer).await;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => match error.try_into_panic() {
+                // A connection ends with the task that serves it.
+                Ok(panic) if panic.downcast_ref() == Some(&ORDERED_PANIC) => return None,
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => return None,
+            },
+        };
+        sleep(Duration::from_millis(back)).await;
+        Some(answer)
+    }
+
+    /// Ends the process at once.
+    pub(crate) fn end(&self) {
+        if let Some(process) = self.state().process.take() {
+            process.tasks.abort();
+        }
+    }
+
+    fn run(&self) {
+        let tasks = TaskGroup::new();
+        let mut state = self.state();
+        let (journal, skew) = (Arc::clone(&self.journal), Arc::clone(&self.skew));
+        let environment = Environment::new()
+            .seed(state.random.next_u64())
+            .tasks(tasks.clone())
+            .wall_clock(move || {
+                let now = journal.wall_clock();
+                let skew = skew.load(SeqCst);
+                let size = Duration::from_millis(skew.unsigned_abs());
+                if skew < 0 { now - size } else { now + size }
+            });
+        let _entered = environment.enter();
+        let store = self.stores.open(self.number, &tasks);
+        let operations = Operations::new(store)
+            .owner(tenant)
+            .lease(LeaseConfig::new(NodeId::new(), LEASE))
+            .running_timeout(TIMEOUT)
+            .result_limit(RESULT_LIMIT);
+        let app = self.app(&operations, &tasks);
+        let recovery = operations.recovery().rerun_with(app.clone(), ATTEMPTS);
+        drop(environment.spawn(recovery.run()));
+        state.process = Some(Process {
+            tasks,
+            environment: environment.clone(),
+            operations,
+            app,
+            requests: Arc::default(),
+        });
+    }
+
+    fn app(&self, operations: &Operations<AnyStore>, tasks: &TaskGroup) -> App {
+        let renderer = Renderer {
+            journal: Arc::clone(&self.journal),
+            node: Arc::clone(&self.name),
+            tasks: tasks.clone(),
+        };
+        let layer = operations
+            .layer()
+            .idempotency(Idempotency::optional().client_ids())
+            .rerun_if(|_| true);
+        let reports = tower::Layer::layer(
+            &layer,
+            service_fn(move |request| renderer.clone().render(request)),
+        );
+        let polls = operations
+            .poll_service()
+            .mounted_at("/operations")
+            .listing();
+        BoxCloneService::new(service_fn(move |request: Request<BufferedBody>| {
+            let (reports, polls) = (reports.clone(), polls.clone());
+            async move {
+                match request.uri().path() {
+                    "/reports" => match reports.oneshot(request).await {
+                        Ok(response) => Ok(collected(response).await),
+                        Err(error) => out_of_order(&error),
+                    },
+                    _ => {
+                        let Ok(response) = polls.oneshot(request).await;
+                        Ok(collected(response).await)
+                    }
+                }
+            }
+        }))
+    }
+
+    fn process(&self) -> Option<Process> {
+        self.state().process.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, NodeState> {
+        // A panic within a critical section fails the simulation.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Node").field(&self.name).finish()
+    }
+}
+
+/// Returns the owner of a request.
+fn tenant(parts: &Parts) -> Option<Owner> {
+    let tenant = parts.headers.get("x-tenant")?.to_str().ok()?;
+    Some(Owner::new(tenant))
+}
+
+async fn collected<B>(response: Response<B>) -> Response<BufferedBody>
+where
+    B: http_body::Body<Data = Bytes, Error: fmt::Debug>,
+{
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.expect("a body without errors");
+    Response::from_parts(parts, BufferedBody::from(body.to_bytes()))
+}

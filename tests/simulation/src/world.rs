@@ -1,0 +1,191 @@
+//! A world, from the start of its nodes to the verdict.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use test_customers::{Cluster, Customer, Random, World, confirm};
+use tokio::task::JoinSet;
+use tower_operations_conformance::checker::{Counts, Rules};
+
+use crate::{
+    engine::{NetworkCounts, NetworkFaults},
+    faults::{FaultNumbers, inject},
+    journal::{Closed, Journal},
+    node::{ATTEMPTS, LEASE, Node, TIMEOUT},
+    stores::{StoreKind, Stores},
+};
+
+/// What a world is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// The seed of all that is random.
+    pub seed: u64,
+    /// The store.
+    pub store: StoreKind,
+    /// The number of operations that the customers order.
+    pub operations: usize,
+    /// The number of nodes.
+    pub nodes: usize,
+    /// The number of customers at a time.
+    pub customers: usize,
+    /// The faults of nodes and store.
+    pub faults: FaultNumbers,
+    /// The number of these faults that happen, the first ones first.
+    pub prefix: usize,
+    /// The faults of the network between the nodes and the store.
+    pub network: NetworkFaults,
+    /// Whether the lines of the log are kept.
+    pub keeps_log: bool,
+}
+
+/// What came of a world.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The contents of the log in numbers.
+    pub counts: Counts,
+    /// The faults of the network.
+    pub network: NetworkCounts,
+    /// The time that passed in the world.
+    pub elapsed: Duration,
+    /// The broken laws, and the broken invariants of the store.
+    pub violations: Vec<String>,
+    /// The log.
+    pub log: Closed,
+}
+
+pub(crate) type SimulatedWorld = World<Nodes, Arc<Journal>>;
+
+/// The nodes of a world, and their store.
+#[derive(Debug)]
+pub(crate) struct Nodes {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) stores: Arc<Stores>,
+}
+
+impl Cluster for Nodes {
+    fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    fn name(&self, node: usize) -> &str {
+        self.nodes[node].name()
+    }
+
+    fn url(&self, _: usize) -> &str {
+        ""
+    }
+
+    async fn send(&self, node: usize, request: Request<Bytes>) -> Option<Response<Bytes>> {
+        self.nodes[node].answer(request).await
+    }
+}
+
+impl Plan {
+    /// Returns a plan with three nodes, a bad network, and this number of kills.
+    #[must_use]
+    pub fn new(seed: u64, store: StoreKind, operations: usize, kills: usize) -> Self {
+        let faults = FaultNumbers::with_kills(kills);
+        Self {
+            seed,
+            store,
+            operations,
+            nodes: 3,
+            customers: 24,
+            faults,
+            prefix: faults.all(),
+            network: NetworkFaults::usual(),
+            keeps_log: false,
+        }
+    }
+}
+
+/// Runs a world to its verdict.
+///
+/// # Panics
+/// Panics if a customer or a request panics.
+#[must_use]
+pub fn run(plan: &Plan) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(run_world(*plan))
+}
+
+async fn run_world(plan: Plan) -> Outcome {
+    let mut random = Random::new(plan.seed);
+    let rules = Rules::new()
+        .attempts(ATTEMPTS)
+        .lease(LEASE)
+        .recovery(LEASE)
+        .timeouts(TIMEOUT + Duration::from_secs(2))
+        .stop(Duration::from_secs(2));
+    let journal = Arc::new(Journal::new(rules, plan.keeps_log));
+    let stores = Stores::new(plan.store, plan.nodes, plan.network, &journal, &mut random);
+    let stores = Arc::new(stores);
+    let nodes = (0..plan.nodes).map(|number| {
+        let random = Random::new(random.next_u64());
+        Node::start(number, &journal, &stores, random)
+    });
+    let cluster = Nodes {
+        nodes: nodes.collect(),
+        stores: Arc::clone(&stores),
+    };
+    let (seed, log) = (random.next_u64(), Arc::clone(&journal));
+    let world = Arc::new(World::new(cluster, log, seed, plan.operations));
+
+    let mut of_faults = Random::new(random.next_u64());
+    let faults = plan.faults.shuffled(plan.nodes, &mut of_faults);
+    let faults = tokio::spawn(inject(Arc::clone(&world), faults, plan.prefix));
+    let mut customers = JoinSet::new();
+    for number in 0..plan.customers {
+        customers.spawn(Customer::new(Arc::clone(&world), number).place_orders());
+    }
+    while let Some(customer) = customers.join_next().await {
+        customer.expect("a customer does not panic");
+    }
+    faults.await.expect("the faults are healed");
+    confirm(&world).await;
+    for node in &world.cluster.nodes {
+        node.end();
+    }
+
+    let log = journal.close();
+    let violations = log.verdict.violations.iter().map(ToString::to_string);
+    let violations = violations.chain(stores.take_violations()).collect();
+    Outcome {
+        counts: log.verdict.counts,
+        network: stores.network().counts(),
+        elapsed: journal.elapsed(),
+        violations,
+        log,
+    }
+}
+
+/// Returns the smallest number of first faults with which a world still breaks a law, by
+/// bisection, and that world with its log. `plan` has to break a law.
+#[must_use]
+pub fn shortest_prefix(plan: &Plan) -> (usize, Outcome) {
+    let with = |prefix| {
+        run(&Plan {
+            prefix,
+            keeps_log: true,
+            ..*plan
+        })
+    };
+    let (mut low, mut high) = (0, plan.prefix);
+    let mut shown = None;
+    while low < high {
+        let middle = low.midpoint(high);
+        let outcome = with(middle);
+        match outcome.violations.is_empty() {
+            true => low = middle + 1,
+            false => (high, shown) = (middle, Some(outcome)),
+        }
+    }
+    let outcome = shown.unwrap_or_else(|| with(high));
+    (high, outcome)
+}
