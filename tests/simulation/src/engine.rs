@@ -7,6 +7,9 @@ mod database;
 mod keys;
 mod lists;
 mod network;
+#[cfg(test)]
+mod tests;
+mod undone;
 
 use std::{
     sync::{Arc, MutexGuard},
@@ -25,11 +28,15 @@ use tower_operations::{
     testing::TaskGroup,
 };
 
-use self::database::{Rows, now};
 pub use self::{
     database::Database,
     network::{Network, NetworkCounts, NetworkFaults},
 };
+use self::{
+    database::{Rows, now},
+    undone::edit_number,
+};
+use crate::Mutant;
 
 /// The engine of a node.
 #[derive(Debug)]
@@ -90,7 +97,16 @@ impl Engine for SimulatedEngine {
 
     async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> StoreResult<Option<Cell>> {
         self.call(|rows| {
+            let is_stale = rows.bug.shows(Mutant::StaleRead, 20);
+            let is_mixed_up = rows.bug.shows(Mutant::ResultsMixedUp, 100);
             let row = rows.get(id)?;
+            if is_stale && let Some(before) = &row.before {
+                return Some(before.clone());
+            }
+            if is_mixed_up && row.cell.result.is_some() {
+                let result = rows.result_of_another(id);
+                return Some(Cell::new(row.cell.head.clone(), result));
+            }
             let may_read = reader.may_read(row.owner.as_ref());
             let result = row.cell.result.clone().filter(|_| may_read);
             Some(Cell::new(row.cell.head.clone(), result))
@@ -99,7 +115,14 @@ impl Engine for SimulatedEngine {
     }
 
     async fn insert(&self, new: NewCell<'_>) -> StoreResult<Inserted> {
-        self.call(|rows| rows.insert(&new)).await
+        self.call(|rows| {
+            let inserted = rows.insert(&new);
+            if matches!(inserted, Inserted::Done) && rows.bug.is(Mutant::AnswerBeforeWrite) {
+                rows.undo_if_dead(new.id, None, &self.tasks);
+            }
+            inserted
+        })
+        .await
     }
 
     async fn replace(
@@ -108,7 +131,24 @@ impl Engine for SimulatedEngine {
         expected: Stamp,
         next: NextCell<'_>,
     ) -> StoreResult<Replaced> {
-        self.call(|rows| rows.replace(id, expected, &next)).await
+        self.call(|rows| {
+            let mut next = next;
+            let uncounted;
+            if rows.bug.is(Mutant::AttemptsNotCounted) {
+                uncounted = edit_number(next.head, "attempts", |_| 0);
+                next.head = &uncounted;
+            }
+            let before = match rows.bug.is(Mutant::AnswerBeforeWrite) {
+                true => rows.get(id).cloned(),
+                false => None,
+            };
+            let replaced = rows.replace(id, expected, &next);
+            if matches!(replaced, Replaced::Done) && before.is_some() {
+                rows.undo_if_dead(id, before, &self.tasks);
+            }
+            replaced
+        })
+        .await
     }
 
     async fn delete(
@@ -147,7 +187,9 @@ impl Engine for SimulatedEngine {
     }
 
     fn publish(&self, notice: Notice) {
-        if !self.tasks.is_aborted() {
+        let is_untold = matches!(&notice, Notice::Changed { revoked_from, .. } if revoked_from.is_some())
+            && self.rows().bug.is(Mutant::CancelNotTold);
+        if !self.tasks.is_aborted() && !is_untold {
             self.network.publish(self.node, &notice);
         }
     }

@@ -13,9 +13,11 @@
 //! * The [network](engine::Network) between the nodes and the store loses requests, answers and
 //!   notices, and some calls are slow.
 
+mod bug;
 pub mod engine;
 mod faults;
 mod journal;
+mod mutants;
 mod node;
 mod stores;
 mod work;
@@ -23,6 +25,7 @@ mod world;
 
 pub use faults::FaultNumbers;
 pub use journal::Closed;
+pub use mutants::Mutant;
 pub use stores::StoreKind;
 pub use work::ORDERED_PANIC;
 pub use world::{Outcome, Plan, run, shortest_prefix};

@@ -25,6 +25,7 @@ use tower_operations::{
 use tower_operations_conformance::checker::{Away, DrainEntry, Entry, Kill};
 
 use crate::{
+    Mutant,
     journal::Journal,
     stores::Stores,
     work::{ORDERED_PANIC, Renderer, out_of_order},
@@ -51,6 +52,7 @@ pub(crate) struct Node {
     number: usize,
     journal: Arc<Journal>,
     stores: Arc<Stores>,
+    mutant: Option<Mutant>,
     state: Mutex<NodeState>,
     /// Locked during a disturbance.
     turn: tokio::sync::Mutex<()>,
@@ -89,6 +91,7 @@ impl Node {
         number: usize,
         journal: &Arc<Journal>,
         stores: &Arc<Stores>,
+        mutant: Option<Mutant>,
         random: Random,
     ) -> Self {
         let node = Self {
@@ -96,6 +99,7 @@ impl Node {
             number,
             journal: Arc::clone(journal),
             stores: Arc::clone(stores),
+            mutant,
             state: Mutex::new(NodeState {
                 process: None,
                 random,
@@ -158,12 +162,14 @@ impl Node {
         let begin = self.journal.now();
         let operations = process.operations.clone();
         let drain = async move { operations.drain(DRAIN).await };
-        let drained = process.environment.spawn(drain).await;
-        drained.expect("a drain does not panic");
+        if self.mutant != Some(Mutant::DrainCutsOff) {
+            let drained = process.environment.spawn(drain).await;
+            drained.expect("a drain does not panic");
+        }
         // The listener is closed, and the last requests are answered.
         let process = self.state().process.take().expect("the node is running");
         for _ in 0..LAST_ANSWERS.as_millis() / 10 {
-            if process.requests.load(SeqCst) == 0 {
+            if process.requests.load(SeqCst) == 0 || self.mutant == Some(Mutant::DrainCutsOff) {
                 break;
             }
             sleep(Duration::from_millis(10)).await;
@@ -235,13 +241,18 @@ impl Node {
         let _entered = environment.enter();
         let store = self.stores.open(self.number, &tasks);
         let operations = Operations::new(store)
-            .owner(tenant)
+            .owner(match self.mutant {
+                Some(Mutant::OwnerIgnored) => everybody,
+                _ => tenant,
+            })
             .lease(LeaseConfig::new(NodeId::new(), LEASE))
             .running_timeout(TIMEOUT)
             .result_limit(RESULT_LIMIT);
         let app = self.app(&operations, &tasks);
         let recovery = operations.recovery().rerun_with(app.clone(), ATTEMPTS);
-        drop(environment.spawn(recovery.run()));
+        if self.mutant != Some(Mutant::NoRecovery) {
+            drop(environment.spawn(recovery.run()));
+        }
         state.process = Some(Process {
             tasks,
             environment: environment.clone(),
@@ -306,6 +317,11 @@ impl fmt::Debug for Node {
 fn tenant(parts: &Parts) -> Option<Owner> {
     let tenant = parts.headers.get("x-tenant")?.to_str().ok()?;
     Some(Owner::new(tenant))
+}
+
+/// Returns the same owner for every request.
+fn everybody(_: &Parts) -> Option<Owner> {
+    Some(Owner::new("everybody"))
 }
 
 async fn collected<B>(response: Response<B>) -> Response<BufferedBody>

@@ -11,6 +11,8 @@ use tower_operations::{
 };
 
 use crate::{
+    Mutant,
+    bug::PlantedBug,
     engine::{Database, Network, NetworkFaults, SimulatedEngine},
     journal::Journal,
 };
@@ -42,15 +44,17 @@ impl Stores {
         nodes: usize,
         faults: NetworkFaults,
         journal: &Arc<Journal>,
+        mutant: Option<Mutant>,
         random: &mut Random,
     ) -> Self {
         let network = Network::new(nodes, faults, Random::new(random.next_u64()));
+        let bug = PlantedBug::new(mutant, Random::new(random.next_u64()));
         let environment = Environment::new().seed(random.next_u64());
         let _entered = environment.enter();
         let shared = match kind {
             StoreKind::Engine => {
                 let secret = tower_operations::engine::new_secret();
-                Shared::Engine(Database::new(secret, Arc::clone(journal)))
+                Shared::Engine(Database::new(secret, Arc::clone(journal), bug))
             }
             StoreKind::Memory => Shared::Memory(MemoryStore::new()),
         };

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tower_operations_conformance::checker::{Counts, Rules};
 
 use crate::{
+    Mutant,
     engine::{NetworkCounts, NetworkFaults},
     faults::{FaultNumbers, inject},
     journal::{Closed, Journal},
@@ -35,6 +36,8 @@ pub struct Plan {
     pub prefix: usize,
     /// The faults of the network between the nodes and the store.
     pub network: NetworkFaults,
+    /// The bug to plant.
+    pub mutant: Option<Mutant>,
     /// Whether the lines of the log are kept.
     pub keeps_log: bool,
 }
@@ -96,6 +99,7 @@ impl Plan {
             faults,
             prefix: faults.all(),
             network: NetworkFaults::usual(),
+            mutant: None,
             keeps_log: false,
         }
     }
@@ -124,11 +128,18 @@ async fn run_world(plan: Plan) -> Outcome {
         .timeouts(TIMEOUT + Duration::from_secs(2))
         .stop(Duration::from_secs(2));
     let journal = Arc::new(Journal::new(rules, plan.keeps_log));
-    let stores = Stores::new(plan.store, plan.nodes, plan.network, &journal, &mut random);
+    let stores = Stores::new(
+        plan.store,
+        plan.nodes,
+        plan.network,
+        &journal,
+        plan.mutant,
+        &mut random,
+    );
     let stores = Arc::new(stores);
     let nodes = (0..plan.nodes).map(|number| {
         let random = Random::new(random.next_u64());
-        Node::start(number, &journal, &stores, random)
+        Node::start(number, &journal, &stores, plan.mutant, random)
     });
     let cluster = Nodes {
         nodes: nodes.collect(),

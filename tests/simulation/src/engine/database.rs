@@ -14,11 +14,12 @@ use tower_operations::{
     store::LeaseHandle,
 };
 
-use crate::journal::Journal;
+use crate::{Mutant, bug::PlantedBug, journal::Journal};
 
 use super::{
     keys::{BoundKey, KeyRows},
     needs_lapse,
+    undone::UndoneChanges,
 };
 
 /// The data that all nodes share. Its clock is right.
@@ -30,7 +31,7 @@ pub struct Database {
 impl Database {
     /// Creates an empty database, whose secret of list cursors is `secret`.
     #[must_use]
-    pub(crate) fn new(secret: [u8; 32], journal: Arc<Journal>) -> Arc<Self> {
+    pub(crate) fn new(secret: [u8; 32], journal: Arc<Journal>, bug: PlantedBug) -> Arc<Self> {
         let rows = Rows {
             secret,
             journal,
@@ -41,6 +42,8 @@ impl Database {
             by_owner: BTreeMap::new(),
             keys: KeyRows::default(),
             violations: Vec::new(),
+            bug,
+            undone: UndoneChanges::default(),
         };
         Arc::new(Self {
             rows: Mutex::new(rows),
@@ -55,7 +58,9 @@ impl Database {
 
     pub(super) fn rows(&self) -> MutexGuard<'_, Rows> {
         // A panic within a critical section fails the simulation.
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.undo_due();
+        rows
     }
 }
 
@@ -74,13 +79,15 @@ pub(super) struct Rows {
     pub(super) by_owner: BTreeMap<(Option<Box<str>>, u64), OperationId>,
     pub(super) keys: KeyRows,
     violations: Vec<String>,
+    pub(super) bug: PlantedBug,
+    pub(super) undone: UndoneChanges,
 }
 
 /// The row of an operation.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Row {
     number: u64,
-    stamp: Stamp,
+    pub(super) stamp: Stamp,
     pub(super) state: State,
     pub(super) owner: Option<Owner>,
     pub(super) key: Option<Arc<str>>,
@@ -88,6 +95,8 @@ pub(super) struct Row {
     request: Option<Bytes>,
     lease: Option<LeaseRow>,
     expires_at: Option<SystemTime>,
+    /// The cell before the last change, for bugs.
+    pub(super) before: Option<Cell>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -102,8 +111,9 @@ pub(super) fn now() -> Instant {
 }
 
 impl Row {
-    fn has_lapsed(&self) -> bool {
-        let has_lapsed = |lease: &LeaseRow| lease.is_released || lease.until <= now();
+    /// Returns whether the lease is over at a moment.
+    fn has_lapsed(&self, at: Instant) -> bool {
+        let has_lapsed = |lease: &LeaseRow| lease.is_released || lease.until <= at;
         self.lease.as_ref().is_some_and(has_lapsed)
     }
 
@@ -124,6 +134,14 @@ impl Row {
 impl Rows {
     pub(super) fn get(&self, id: &OperationId) -> Option<&Row> {
         self.rows.get(id)
+    }
+
+    /// Returns the moment by which a lease has to be over.
+    fn lapsed_by(&self) -> Instant {
+        match self.bug.is(Mutant::ReclaimedEarly) {
+            true => now() + Duration::from_millis(1_500),
+            false => now(),
+        }
     }
 
     /// Returns the wall time by the clock of the database.
@@ -152,6 +170,9 @@ impl Rows {
             }
             self.remove(new.id);
         }
+        if self.bug.shows(Mutant::CreateLost, 200) {
+            return Inserted::Done;
+        }
         self.number += 1;
         let row = Row {
             number: self.number,
@@ -166,6 +187,7 @@ impl Rows {
                 is_released: false,
             }),
             expires_at: None,
+            before: None,
         };
         self.by_owner
             .insert((row.owner_name(), self.number), new.id.clone());
@@ -174,7 +196,9 @@ impl Rows {
         if let Some((key, name)) = key {
             self.keys.reservations.remove(&name);
             let bound = BoundKey::Operation(new.id.clone());
-            self.keys.bind(name, key.fingerprint, bound, None);
+            if !self.bug.shows(Mutant::KeyForgotten, 10) {
+                self.keys.bind(name, key.fingerprint, bound, None);
+            }
         }
         Inserted::Done
     }
@@ -185,12 +209,18 @@ impl Rows {
         expected: Stamp,
         next: &NextCell<'_>,
     ) -> Replaced {
+        let lapsed_by = self.lapsed_by();
         let Some(row) = self.rows.get_mut(id) else {
             return Replaced::Gone;
         };
-        if row.stamp != expected || (needs_lapse(next.lease) && !row.has_lapsed()) {
+        let is_expected = row.stamp == expected || self.bug.is(Mutant::FencingOff);
+        if !is_expected || (needs_lapse(next.lease) && !row.has_lapsed(lapsed_by)) {
             return Replaced::Found(row.cell.clone());
         }
+        if self.bug.shows(Mutant::ChangeLost, 100) {
+            return Replaced::Done;
+        }
+        let before = row.clone();
         if row.expires_at.is_some() {
             self.violations.push(format!("{id}: changed after its end"));
         }
@@ -204,6 +234,7 @@ impl Rows {
         }
         (row.stamp, row.state, row.expires_at) = (next.stamp, next.state, next.expires_at);
         let result = next.result.map(Bytes::copy_from_slice);
+        row.before = Some(before.cell.clone());
         row.cell = Cell::new(Bytes::copy_from_slice(next.head), result);
         if let Some(at) = next.expires_at {
             (row.lease, row.request) = (None, None);
@@ -214,6 +245,9 @@ impl Rows {
                 until: now() + term,
                 is_released: false,
             });
+        }
+        if next.expires_at.is_some() {
+            self.undo_end(id, before);
         }
         Replaced::Done
     }
@@ -240,6 +274,10 @@ impl Rows {
             .as_ref()
             .is_some_and(|name| self.keys.is_bound_to(name, id));
         let fingerprint = key.as_ref().and_then(|name| self.keys.fingerprint(name));
+        if self.bug.shows(Mutant::DeletionUndone, 3) {
+            let row = row.clone();
+            self.undone.restore_later(id, row);
+        }
         self.remove(id);
         if let (true, Some(name), Some(fingerprint)) = (is_bound, key, fingerprint) {
             let remains = BoundKey::Remains(Bytes::copy_from_slice(remains));
@@ -248,8 +286,32 @@ impl Rows {
         Replaced::Done
     }
 
+    /// Puts a row back as it was.
+    pub(super) fn restore(&mut self, id: &OperationId, row: Row) {
+        self.remove(id);
+        self.by_owner
+            .insert((row.owner_name(), row.number), id.clone());
+        match row.expires_at {
+            Some(at) => drop(self.ended.insert((at, id.clone()))),
+            None => drop(self.live.insert(id.clone())),
+        }
+        self.rows.insert(id.clone(), row);
+    }
+
+    pub(super) fn get_mut(&mut self, id: &OperationId) -> Option<&mut Row> {
+        self.rows.get_mut(id)
+    }
+
+    /// Returns the result of another operation.
+    pub(super) fn result_of_another(&self, id: &OperationId) -> Option<Bytes> {
+        let ended = self.ended.iter().map(|(_, id)| id);
+        ended
+            .filter(|other| *other != id)
+            .find_map(|other| self.rows.get(other)?.cell.result.clone())
+    }
+
     /// Removes an operation, with the key that is bound to it.
-    fn remove(&mut self, id: &OperationId) {
+    pub(super) fn remove(&mut self, id: &OperationId) {
         let Some(row) = self.rows.remove(id) else {
             return;
         };
@@ -267,6 +329,9 @@ impl Rows {
 
     pub(super) fn renew(&mut self, held: &[LeaseHandle], term: Duration) -> Vec<LeaseHandle> {
         let mut lost = Vec::new();
+        if self.bug.is(Mutant::CancelNotTold) {
+            return lost;
+        }
         for held in held {
             match self
                 .rows
@@ -299,7 +364,7 @@ impl Rows {
         let rows = self.live.iter().map(|id| (id, &self.rows[id]));
         let is_wanted = |row: &Row| {
             let is_released = row.lease.is_some_and(|lease| lease.is_released);
-            row.has_lapsed() && (is_released || filter == ReclaimFilter::Expired)
+            row.has_lapsed(self.lapsed_by()) && (is_released || filter == ReclaimFilter::Expired)
         };
         let mut lapsed: Vec<_> = rows.filter(|(_, row)| is_wanted(row)).collect();
         lapsed.sort_by_key(|(_, row)| row.lease.map(|lease| lease.until));
@@ -313,7 +378,7 @@ impl Rows {
     pub(super) fn defer(&mut self, ids: &[Bytes], until: Instant) {
         let ids = ids.iter().filter_map(|id| std::str::from_utf8(id).ok());
         for id in ids.filter_map(|id| id.parse::<OperationId>().ok()) {
-            let row = self.rows.get_mut(&id).filter(|row| row.has_lapsed());
+            let row = self.rows.get_mut(&id).filter(|row| row.has_lapsed(now()));
             if let Some(lease) = row.and_then(|row| row.lease.as_mut()) {
                 (lease.until, lease.is_released) = (until, false);
             }
@@ -321,8 +386,10 @@ impl Rows {
     }
 
     pub(super) fn purge(&mut self, limit: usize, now: SystemTime) -> usize {
-        let expired = self.ended.iter().take_while(|(at, _)| *at <= now);
-        let expired: Vec<_> = expired.take(limit).map(|(_, id)| id.clone()).collect();
+        let early = usize::from(self.bug.is(Mutant::PurgedEarly));
+        let is_due = |(index, (at, _)): &(usize, &(SystemTime, _))| *at <= now || *index < early;
+        let expired = self.ended.iter().enumerate().take_while(is_due);
+        let expired: Vec<_> = expired.take(limit).map(|(_, (_, id))| id.clone()).collect();
         for id in &expired {
             self.remove(id);
         }

@@ -18,6 +18,7 @@ use super::{
     SimulatedEngine,
     database::{Rows, now},
 };
+use crate::Mutant;
 
 /// The keys, by scoped name.
 #[derive(Debug, Default)]
@@ -133,7 +134,10 @@ impl Rows {
         at: SystemTime,
     ) -> Option<KeyCell> {
         let name = key.scoped_name();
-        let found = self.held_key(&name, Some(token), at);
+        let found = match self.bug.is(Mutant::ReservedTwice) {
+            true => self.key(&name, at),
+            false => self.held_key(&name, Some(token), at),
+        };
         if found.is_none() {
             let reserved = Reservation {
                 fingerprint: key.fingerprint,

@@ -6,16 +6,29 @@ use tower_operations::{
 };
 
 use super::{SimulatedEngine, database::Rows};
+use crate::Mutant;
 
 impl Rows {
-    fn list(&self, query: &CellQuery<'_>) -> Vec<ListedCell> {
+    fn list(&mut self, query: &CellQuery<'_>) -> Vec<ListedCell> {
         let owner: Option<Box<str>> = query.owner.map(|owner| owner.as_str().into());
         let before = query.before.unwrap_or(u64::MAX);
+        let mut skips = Vec::new();
+        for ((_, number), _) in self
+            .by_owner
+            .range((owner.clone(), 0)..(owner.clone(), before))
+        {
+            if self.bug.shows(Mutant::ListSkipsARow, 50) {
+                skips.push(*number);
+            }
+        }
         let numbers = self.by_owner.range((owner.clone(), 0)..(owner, before));
         let (mut listed, mut bytes) = (Vec::new(), 0);
         for ((_, number), id) in numbers.rev() {
             let Some(row) = self.get(id) else { continue };
-            if row.has_expired(query.now) || !query.states.iter().any(|state| state == row.state) {
+            if skips.contains(number)
+                || row.has_expired(query.now)
+                || !query.states.iter().any(|state| state == row.state)
+            {
                 continue;
             }
             let cell = (bytes < query.max_bytes).then(|| Ok(row.cell.clone()));

@@ -1,0 +1,88 @@
+//! Bugs to plant, which show that the laws are checked.
+
+use std::fmt;
+
+/// A bug that a world can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mutant {
+    /// The store changes an operation whatever version and token the node knows.
+    FencingOff,
+    /// The store answers a write before it is durable; the write is lost if the node dies.
+    AnswerBeforeWrite,
+    /// The store answers a create that it has lost.
+    CreateLost,
+    /// The store answers a change that it has lost.
+    ChangeLost,
+    /// The store loses the end of an operation a while after it was recorded.
+    EndUndone,
+    /// The store records an end a second time, with another outcome.
+    EndedTwice,
+    /// The store answers a read with the version before.
+    StaleRead,
+    /// The store answers a read with the result of another operation.
+    ResultsMixedUp,
+    /// The store does not bind a key to its operation.
+    KeyForgotten,
+    /// The store reserves a key that is reserved.
+    ReservedTwice,
+    /// The store lets a node reclaim an operation whose lease is valid.
+    ReclaimedEarly,
+    /// The store says of no lease that it is lost, and sends no notice.
+    CancelNotTold,
+    /// The store does not count attempts.
+    AttemptsNotCounted,
+    /// The store writes the report of a run after the end of the operation.
+    ProgressAfterEnd,
+    /// The store deletes operations long before they expire.
+    PurgedEarly,
+    /// The store restores an operation that was deleted.
+    DeletionUndone,
+    /// The store leaves an operation out of a list.
+    ListSkipsARow,
+    /// The application takes every tenant for the same owner.
+    OwnerIgnored,
+    /// The nodes run no recovery.
+    NoRecovery,
+    /// A drain ends a node at once.
+    DrainCutsOff,
+}
+
+impl Mutant {
+    /// All mutants.
+    pub const ALL: [Self; 20] = [
+        Self::FencingOff,
+        Self::AnswerBeforeWrite,
+        Self::CreateLost,
+        Self::ChangeLost,
+        Self::EndUndone,
+        Self::EndedTwice,
+        Self::StaleRead,
+        Self::ResultsMixedUp,
+        Self::KeyForgotten,
+        Self::ReservedTwice,
+        Self::ReclaimedEarly,
+        Self::CancelNotTold,
+        Self::AttemptsNotCounted,
+        Self::ProgressAfterEnd,
+        Self::PurgedEarly,
+        Self::DeletionUndone,
+        Self::ListSkipsARow,
+        Self::OwnerIgnored,
+        Self::NoRecovery,
+        Self::DrainCutsOff,
+    ];
+}
+
+impl fmt::Display for Mutant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Words instead of one name.
+        for (index, letter) in format!("{self:?}").char_indices() {
+            match letter.is_uppercase() && index > 0 {
+                true => write!(f, " {}", letter.to_lowercase())?,
+                false => write!(f, "{}", letter.to_lowercase())?,
+            }
+        }
+        Ok(())
+    }
+}
