@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use tower::{ServiceExt, service_fn, util::BoxCloneService};
 use tower_operations::{
-    BufferedBody, Idempotency, Operations, Owner,
+    BufferedBody, Idempotency, Operations, Owner, RecoveryStats,
     store::{AnyStore, LeaseConfig, NodeId},
     testing::{Environment, TaskGroup},
 };
@@ -63,6 +63,8 @@ pub(crate) struct Node {
 struct NodeState {
     process: Option<Process>,
     random: Random,
+    /// The counters of all recoveries.
+    recoveries: Vec<RecoveryStats>,
 }
 
 /// A process of the node, from its start to its end.
@@ -103,6 +105,7 @@ impl Node {
             state: Mutex::new(NodeState {
                 process: None,
                 random,
+                recoveries: Vec::new(),
             }),
             turn: tokio::sync::Mutex::default(),
             skew: Arc::default(),
@@ -114,6 +117,12 @@ impl Node {
     /// Returns the name of the node in the log.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Returns how many operations the node has reclaimed.
+    pub(crate) fn reclaims(&self) -> u64 {
+        let state = self.state();
+        state.recoveries.iter().map(RecoveryStats::reclaimed).sum()
     }
 
     /// Sets the error of the wall clock, in milliseconds.
@@ -250,6 +259,7 @@ impl Node {
             .result_limit(RESULT_LIMIT);
         let app = self.app(&operations, &tasks);
         let recovery = operations.recovery().rerun_with(app.clone(), ATTEMPTS);
+        state.recoveries.push(recovery.stats());
         if self.mutant != Some(Mutant::NoRecovery) {
             drop(environment.spawn(recovery.run()));
         }

@@ -50,6 +50,8 @@ pub struct Outcome {
     pub counts: Counts,
     /// The faults of the network.
     pub network: NetworkCounts,
+    /// The number of operations that nodes reclaimed.
+    pub reclaims: u64,
     /// The time that passed in the world.
     pub elapsed: Duration,
     /// The broken laws, and the broken invariants of the store.
@@ -170,6 +172,7 @@ async fn run_world(plan: Plan) -> Outcome {
     Outcome {
         counts: log.verdict.counts,
         network: stores.network().counts(),
+        reclaims: world.cluster.nodes.iter().map(Node::reclaims).sum(),
         elapsed: journal.elapsed(),
         violations,
         log,
