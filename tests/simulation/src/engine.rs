@@ -38,9 +38,9 @@ use self::{
 };
 use crate::Mutant;
 
-/// The engine of a node.
+/// The engine of a node. `POLLS` says whether a wait looks again without a notice.
 #[derive(Debug)]
-pub struct SimulatedEngine {
+pub struct SimulatedEngine<const POLLS: bool = true> {
     database: Arc<Database>,
     network: Arc<Network>,
     node: usize,
@@ -48,7 +48,7 @@ pub struct SimulatedEngine {
     tasks: TaskGroup,
 }
 
-impl SimulatedEngine {
+impl<const POLLS: bool> SimulatedEngine<POLLS> {
     /// Creates the engine of a node.
     #[must_use]
     pub fn new(
@@ -92,8 +92,11 @@ impl SimulatedEngine {
     }
 }
 
-impl Engine for SimulatedEngine {
-    const POLL_INTERVAL: Option<Duration> = Some(Duration::from_secs(1));
+impl<const POLLS: bool> Engine for SimulatedEngine<POLLS> {
+    const POLL_INTERVAL: Option<Duration> = match POLLS {
+        true => Some(Duration::from_secs(1)),
+        false => None,
+    };
 
     async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> StoreResult<Option<Cell>> {
         self.call(|rows| {
@@ -189,7 +192,7 @@ impl Engine for SimulatedEngine {
     fn publish(&self, notice: Notice) {
         let is_untold = matches!(&notice, Notice::Changed { revoked_from, .. } if revoked_from.is_some())
             && self.rows().bug.is(Mutant::CancelNotTold);
-        if !self.tasks.is_aborted() && !is_untold {
+        if !self.tasks.is_aborted() && !is_untold && POLLS {
             self.network.publish(self.node, &notice);
         }
     }

@@ -14,6 +14,13 @@ use tower_operations_conformance::checker::{Checker, Entry, Rules, Verdict, Viol
 /// The wall time at which every world begins, in seconds after 1970.
 const BEGIN: Duration = Duration::from_secs(1_800_000_000);
 
+/// The parts of the lines of faults that say so.
+const FAULTS: [&str; 3] = [
+    "{\"entry\":\"kill\"",
+    "{\"entry\":\"away\"",
+    "{\"entry\":\"drain\"",
+];
+
 /// The number of violations that are shown with their histories.
 const SHOWN: usize = 3;
 
@@ -120,15 +127,22 @@ impl Closed {
         text
     }
 
+    /// Returns the lines about the subject of a violation, and the faults in between.
     fn about(&self, violation: &Violation) -> impl Iterator<Item = &String> {
         // The text of a violation begins with its subject.
         let text = violation.to_string();
         let subject = text.split(": ").next().unwrap_or_default();
-        let subject = subject
-            .trim_start_matches("key ")
-            .trim_matches('`')
-            .to_owned();
-        let lines = self.lines.iter().flatten();
-        lines.filter(move |line| line.contains(&subject))
+        let subject = subject.trim_start_matches("key ").trim_matches('`');
+        let lines = || self.lines.iter().flatten();
+        let is_about = |line: &&String| line.contains(subject);
+        let first = lines().position(|line| is_about(&line)).unwrap_or_default();
+        let number = lines().filter(is_about).count();
+        let mut seen = 0;
+        let shown = lines().skip(first).filter(move |line| {
+            let is_about = line.contains(subject);
+            seen += usize::from(is_about);
+            is_about || seen < number && FAULTS.iter().any(|fault| line.contains(fault))
+        });
+        shown.collect::<Vec<_>>().into_iter()
     }
 }

@@ -24,8 +24,8 @@ pub enum Mutant {
     ResultsMixedUp,
     /// The store does not bind a key to its operation.
     KeyForgotten,
-    /// The store reserves a key that is reserved.
-    ReservedTwice,
+    /// No node hears of changes on another node.
+    NoticesLost,
     /// The store lets a node reclaim an operation whose lease is valid.
     ReclaimedEarly,
     /// The store says of no lease that it is lost, and sends no notice.
@@ -60,7 +60,7 @@ impl Mutant {
         Self::StaleRead,
         Self::ResultsMixedUp,
         Self::KeyForgotten,
-        Self::ReservedTwice,
+        Self::NoticesLost,
         Self::ReclaimedEarly,
         Self::CancelNotTold,
         Self::AttemptsNotCounted,

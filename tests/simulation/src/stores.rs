@@ -30,6 +30,7 @@ pub enum StoreKind {
 pub(crate) struct Stores {
     shared: Shared,
     network: Arc<Network>,
+    mutant: Option<Mutant>,
 }
 
 enum Shared {
@@ -58,22 +59,37 @@ impl Stores {
             }
             StoreKind::Memory => Shared::Memory(MemoryStore::new()),
         };
-        Self { shared, network }
+        Self {
+            shared,
+            network,
+            mutant,
+        }
     }
 
     /// Opens the store for a process of a node.
     pub(crate) fn open(&self, node: usize, tasks: &TaskGroup) -> AnyStore {
         match &self.shared {
-            Shared::Engine(database) => {
-                let engine = SimulatedEngine::new(database, &self.network, node, tasks.clone());
-                let notifier = Arc::<Notifier>::default();
-                self.network.connect(node, &notifier);
-                AnyStore::new(EngineStore::<_, RecordedResponse>::with_notifier(
-                    engine, notifier,
-                ))
-            }
+            Shared::Engine(database) => match self.mutant {
+                Some(Mutant::NoticesLost) => self.on_engine::<false>(database, node, tasks),
+                _ => self.on_engine::<true>(database, node, tasks),
+            },
             Shared::Memory(store) => AnyStore::new(store.clone()),
         }
+    }
+
+    fn on_engine<const POLLS: bool>(
+        &self,
+        database: &Arc<Database>,
+        node: usize,
+        tasks: &TaskGroup,
+    ) -> AnyStore {
+        let network = &self.network;
+        let engine = SimulatedEngine::<POLLS>::new(database, network, node, tasks.clone());
+        let notifier = Arc::<Notifier>::default();
+        network.connect(node, &notifier);
+        AnyStore::new(EngineStore::<_, RecordedResponse>::with_notifier(
+            engine, notifier,
+        ))
     }
 
     /// Returns the network between the nodes and the store.

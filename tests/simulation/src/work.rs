@@ -63,10 +63,14 @@ impl Renderer {
         let operation = OperationHandle::from_extensions(request.extensions());
         let body = request.into_body().collect().await?.to_bytes();
         let order: Order = serde_json::from_slice(&body)?;
+        // Reports also tell a run that its operation has ended, so some runs send none.
+        let reports = order.title.bytes().map(usize::from).sum::<usize>() % 3 != 0;
         let run = self.begin(&operation, &order.title);
         for page in 1..=order.pages {
             sleep(Duration::from_millis(order.page_ms)).await;
-            operation.progress(Progress::from_count(page.into(), order.pages.into()));
+            if reports {
+                operation.progress(Progress::from_count(page.into(), order.pages.into()));
+            }
         }
         run.end();
         match order.outcome.as_deref() {

@@ -128,7 +128,9 @@ async fn run_world(plan: Plan) -> Outcome {
         .lease(LEASE)
         .recovery(LEASE)
         .timeouts(TIMEOUT + Duration::from_secs(2))
-        .stop(Duration::from_secs(2));
+        .stop(Duration::from_secs(2))
+        // Without a notice a wait looks again after a second, by a call that may be slow.
+        .wake(Duration::from_millis(2_500));
     let journal = Arc::new(Journal::new(rules, plan.keeps_log));
     let stores = Stores::new(
         plan.store,

@@ -91,6 +91,14 @@ impl Disturbances {
         Duration::from_millis(total)
     }
 
+    /// Returns the time at which a node can have received a request that was sent at this time: a
+    /// node that is stopped receives it when the node continues.
+    pub(super) fn received(&self, at: u64, node: &str) -> u64 {
+        let stopped = self.nodes.get(node).into_iter().flatten();
+        let stopped = stopped.filter(|span| span.begin <= at && at < span.end);
+        stopped.map(|span| span.end).max().unwrap_or(at)
+    }
+
     /// Returns whether a disturbance during `meanwhile`, or at most `shortly` before,
     /// explains an event of that time.
     pub(super) fn explain(&self, meanwhile: Interval, shortly: Duration) -> bool {

@@ -100,7 +100,8 @@ impl Judge<'_> {
                 let excused = self.disturbances.within(due, end, node, self.rules.lease);
                 Duration::from_millis(end.saturating_sub(due)).saturating_sub(excused)
             };
-            let by = overdue(begin.saturating_add(held.wait));
+            let received = self.disturbances.received(begin, &held.node);
+            let by = overdue(received.saturating_add(held.wait));
             if by > self.rules.wake {
                 history.convict(Violation::HeldTooLong {
                     operation: id.into(),

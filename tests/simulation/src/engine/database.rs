@@ -221,6 +221,10 @@ impl Rows {
             return Replaced::Done;
         }
         let before = row.clone();
+        if needs_lapse(next.lease) && !row.has_lapsed(now()) {
+            self.violations
+                .push(format!("{id}: reclaimed while its lease was valid"));
+        }
         if row.expires_at.is_some() {
             self.violations.push(format!("{id}: changed after its end"));
         }

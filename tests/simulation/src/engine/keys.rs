@@ -18,7 +18,6 @@ use super::{
     SimulatedEngine,
     database::{Rows, now},
 };
-use crate::Mutant;
 
 /// The keys, by scoped name.
 #[derive(Debug, Default)]
@@ -134,10 +133,7 @@ impl Rows {
         at: SystemTime,
     ) -> Option<KeyCell> {
         let name = key.scoped_name();
-        let found = match self.bug.is(Mutant::ReservedTwice) {
-            true => self.key(&name, at),
-            false => self.held_key(&name, Some(token), at),
-        };
+        let found = self.held_key(&name, Some(token), at);
         if found.is_none() {
             let reserved = Reservation {
                 fingerprint: key.fingerprint,
@@ -185,7 +181,7 @@ impl Rows {
     }
 }
 
-impl EngineKeys for SimulatedEngine {
+impl<const POLLS: bool> EngineKeys for SimulatedEngine<POLLS> {
     async fn reserve(
         &self,
         key: &IdempotencyKey,

@@ -43,7 +43,7 @@ impl Rows {
     }
 }
 
-impl EngineList for SimulatedEngine {
+impl<const POLLS: bool> EngineList for SimulatedEngine<POLLS> {
     async fn list(&self, query: CellQuery<'_>) -> StoreResult<Vec<ListedCell>> {
         self.call(|rows| rows.list(&query)).await
     }

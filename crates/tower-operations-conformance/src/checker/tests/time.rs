@@ -76,6 +76,14 @@ fn held_polls_are_answered_in_time() {
         end: 6_000,
     });
     passes(&with(log(6_008), stopped));
+    // A node that is stopped when the poll is sent begins to hold it when it continues.
+    let stopped = Entry::Away(Away {
+        node: Some("a".into()),
+        begin: 7,
+        end: 1_000,
+    });
+    passes(&with(log(7_000), stopped.clone()));
+    convicts(&with(log(7_001), stopped), &held);
 }
 
 #[test]
