@@ -6,7 +6,7 @@ use std::{
     future::Future,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -668,6 +668,45 @@ async fn leases_are_renewed_whatever_revocations_say() {
         }
         assert_eq!(setup.wait_for_end(&id).await.state(), State::Succeeded);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canceled_run_stops_soon_though_the_store_does_not_answer_at_first() {
+    let canceled = Arc::new(AtomicBool::new(false));
+    let unanswered = AtomicUsize::new(2);
+    let is_canceled = Arc::clone(&canceled);
+    let store = Hooked::new(MemoryStore::new(), move |call, _| {
+        let fails = call == Call::Renew
+            && is_canceled.load(SeqCst)
+            && unanswered
+                .fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1))
+                .is_ok();
+        std::future::ready(match fails {
+            true => Err(StoreError::unavailable("the answer was lost")),
+            false => Ok(()),
+        })
+    });
+    let setup = Setup::new(store.clone()).layer(|layer| layer.cancel_grace(Duration::ZERO));
+    let (stopped, stops) = oneshot::channel::<()>();
+    let stopped = Arc::new(Mutex::new(Some(stopped)));
+    let id = setup
+        .accept(move |_| {
+            let stopped = stopped.lock().unwrap().take();
+            async move {
+                let _stopped = stopped;
+                std::future::pending().await
+            }
+        })
+        .await;
+    let running = setup.wait_for(&id, |operation| operation.state() == State::Running);
+    running.await;
+    canceled.store(true, SeqCst);
+    let version = store.get(&id).await.unwrap().unwrap().version().unwrap();
+    let cancel = store.inner.force_finish(&id, version, Outcome::Canceled);
+    cancel.await.unwrap();
+    // Without the repetitions, the next renewal comes after a third of 30 seconds.
+    let stops = tokio::time::timeout(Duration::from_secs(1), stops).await;
+    assert!(stops.is_ok(), "the run goes on");
 }
 
 /// Revokes an operation that the node no longer runs.

@@ -108,32 +108,43 @@ async fn beat<R: Lease>(
     }
 }
 
-/// Runs for a third of the term: listens for revocations, then renews every lease.
+/// Runs for a third of the term: listens for revocations, then renews every lease. A renewal after
+/// a revocation that is not answered is repeated soon, because the run may go on for nothing.
 async fn round<R: Lease>(node: &Runtime<R>) {
     let until = Instant::now() + node.lease().term / 3;
     let mut listening = false;
+    let mut unanswered = Vec::new();
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             break;
         }
         // The first call only subscribes: earlier revocations are found by the renewal.
-        let at_most = if listening { left } else { Duration::ZERO };
+        let at_most = match (listening, unanswered.is_empty()) {
+            (false, _) => Duration::ZERO,
+            (true, true) => left,
+            (true, false) => left.min(BETWEEN_BEGINNINGS),
+        };
         let held = match revocations(node, at_most, left).await {
             Ok(_) if !listening => node.in_flight.lease_handles(),
-            Ok(recalled) if recalled.is_empty() => {
+            Ok(recalled) if recalled.is_empty() && unanswered.is_empty() => {
                 sleep_until(until).await;
                 break;
             }
             // Revocations are hints; renewal is authoritative.
-            Ok(recalled) => node.in_flight.held_among(&recalled),
+            Ok(recalled) => {
+                unanswered.extend(recalled);
+                node.in_flight.held_among(&unanswered)
+            }
             Err(error) => {
                 tracing::warn!(error = error.report(), "revocations not received");
                 sleep_until(until).await;
                 break;
             }
         };
-        renew(node, &held).await;
+        if renew(node, &held).await {
+            unanswered.clear();
+        }
         if listening {
             // The pause bounds the number of renewals, however many hints come.
             sleep(BETWEEN_REVOCATIONS.min(left)).await;
@@ -163,10 +174,12 @@ async fn revocations<R: Lease>(
 /// and few where the store refuses all.
 const ASKS: u32 = 64;
 
-pub(super) async fn renew<R: Lease>(node: &Runtime<R>, held: &[LeaseHandle]) {
+/// Renews leases. Returns false if the store has not answered for some of them.
+pub(super) async fn renew<R: Lease>(node: &Runtime<R>, held: &[LeaseHandle]) -> bool {
     // If the store refuses a batch, a single lease may be the reason. Halves of the batch
     // are tried, so that this lease does not prevent the renewal of the others.
     let (mut parts, mut asks) = (vec![held], 0);
+    let mut is_answered = true;
     while let Some(held) = parts.pop() {
         asks += 1;
         if held.is_empty() {
@@ -181,6 +194,7 @@ pub(super) async fn renew<R: Lease>(node: &Runtime<R>, held: &[LeaseHandle]) {
                 parts.extend([some, others]);
             }
             Err(error) => {
+                is_answered &= !error.is_transient();
                 let id = match held {
                     [one] => Some(&one.id),
                     _ => None,
@@ -194,4 +208,5 @@ pub(super) async fn renew<R: Lease>(node: &Runtime<R>, held: &[LeaseHandle]) {
             }
         }
     }
+    is_answered
 }

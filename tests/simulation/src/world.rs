@@ -88,7 +88,7 @@ impl Cluster for Nodes {
 }
 
 impl Plan {
-    /// Returns a plan with three nodes, a bad network, and this number of kills.
+    /// Returns a plan with three nodes, the usual network, and this number of kills.
     #[must_use]
     pub fn new(seed: u64, store: StoreKind, operations: usize, kills: usize) -> Self {
         let faults = FaultNumbers::with_kills(kills);

@@ -71,7 +71,7 @@ impl NetworkFaults {
         }
     }
 
-    /// Returns a bad network.
+    /// Returns a network that fails now and then.
     #[must_use]
     pub const fn usual() -> Self {
         Self {
@@ -79,6 +79,17 @@ impl NetworkFaults {
             lost_answers: 300,
             slow_calls: 100,
             lost_notices: 20,
+        }
+    }
+
+    /// Returns a network that fails all the time.
+    #[must_use]
+    pub const fn bad() -> Self {
+        Self {
+            lost_requests: 25,
+            lost_answers: 25,
+            slow_calls: 15,
+            lost_notices: 3,
         }
     }
 }

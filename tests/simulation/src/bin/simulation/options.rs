@@ -1,9 +1,9 @@
-use simulation::{Plan, StoreKind};
+use simulation::{Plan, StoreKind, engine::NetworkFaults};
 use test_customers::Random;
 
 pub(crate) const USAGE: &str = "\
 usage: simulation [--operations N] [--kills N] [--seed S] [--store engine|memory]
-                  [--in-a-world N] [--one-world]
+                  [--network usual|bad] [--in-a-world N] [--one-world]
        simulation --mutants [--seed S]";
 
 /// The options of the command.
@@ -12,6 +12,7 @@ pub(crate) struct Options {
     kills: usize,
     pub(crate) seed: u64,
     store: StoreKind,
+    network: NetworkFaults,
     /// The number of operations in a world.
     in_a_world: usize,
     /// Whether there is one world, whose seed is `seed` itself.
@@ -27,6 +28,7 @@ impl Options {
             kills: 100,
             seed: 1,
             store: StoreKind::Engine,
+            network: NetworkFaults::usual(),
             in_a_world: 5_000,
             one_world: false,
             mutants: false,
@@ -52,6 +54,13 @@ impl Options {
             "--kills" => self.kills = number()?,
             "--in-a-world" => self.in_a_world = number()?.max(1),
             "--seed" => self.seed = value.parse().map_err(|_| "--seed: no number")?,
+            "--network" => {
+                self.network = match value {
+                    "usual" => NetworkFaults::usual(),
+                    "bad" => NetworkFaults::bad(),
+                    _ => return Err(format!("--network: there is no {value}")),
+                };
+            }
             "--store" => {
                 self.store = match value {
                     "engine" => StoreKind::Engine,
@@ -77,7 +86,11 @@ impl Options {
                 false => seeds.next_u64(),
             };
             let share = |all: usize| all * (world + 1) / worlds - all * world / worlds;
-            Plan::new(seed, self.store, share(self.operations), share(self.kills))
+            let (operations, kills) = (share(self.operations), share(self.kills));
+            Plan {
+                network: self.network,
+                ..Plan::new(seed, self.store, operations, kills)
+            }
         })
     }
 }
