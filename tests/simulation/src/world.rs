@@ -88,7 +88,7 @@ impl Cluster for Nodes {
 }
 
 impl Plan {
-    /// Returns a plan with three nodes, the usual network, and this number of kills.
+    /// Returns a plan with three to five nodes, the usual network, and this number of kills.
     #[must_use]
     pub fn new(seed: u64, store: StoreKind, operations: usize, kills: usize) -> Self {
         let faults = FaultNumbers::with_kills(kills);
@@ -96,7 +96,7 @@ impl Plan {
             seed,
             store,
             operations,
-            nodes: 3,
+            nodes: 3 + usize::from(seed.to_le_bytes()[7] % 3),
             customers: 24,
             faults,
             prefix: faults.all(),
@@ -128,7 +128,7 @@ async fn run_world(plan: Plan) -> Outcome {
         .lease(LEASE)
         .recovery(LEASE)
         .timeouts(TIMEOUT + Duration::from_secs(2))
-        .stop(Duration::from_secs(2))
+        .stop(LEASE / 3 * plan.network.renewals)
         // Without a notice a wait looks again after a second, by a call that may be slow.
         .wake(Duration::from_millis(2_500));
     let journal = Arc::new(Journal::new(rules, plan.keeps_log));

@@ -25,6 +25,8 @@ pub struct NetworkFaults {
     pub slow_calls: usize,
     /// Notices that never arrive.
     pub lost_notices: usize,
+    /// The number of thirds of a term after which a node has heard that it lost a lease.
+    pub renewals: u32,
 }
 
 /// The number of faults so far.
@@ -68,6 +70,7 @@ impl NetworkFaults {
             lost_answers: 0,
             slow_calls: 0,
             lost_notices: 0,
+            renewals: 3,
         }
     }
 
@@ -79,6 +82,7 @@ impl NetworkFaults {
             lost_answers: 300,
             slow_calls: 100,
             lost_notices: 20,
+            renewals: 3,
         }
     }
 
@@ -90,6 +94,7 @@ impl NetworkFaults {
             lost_answers: 25,
             slow_calls: 15,
             lost_notices: 3,
+            renewals: 6,
         }
     }
 }
