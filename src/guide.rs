@@ -116,3 +116,8 @@ pub mod stores {}
 ///
 #[doc = include_str!("../docs/performance.md")]
 pub mod performance {}
+
+#[doc = links!()]
+///
+#[doc = include_str!("../docs/testing.md")]
+pub mod testing {}

@@ -10,7 +10,7 @@ const FOUND: usize = 9;
 /// The maximum number of operations of a seed.
 const OPERATIONS: usize = 10_000;
 /// The number of operations and kills in a world.
-const IN_A_WORLD: (usize, usize) = (500, 10);
+const IN_A_WORLD: (usize, usize) = (100, 4);
 
 /// Plants each bug with several seeds, and prints how many operations it took to find the bug.
 /// Returns whether every bug was found with nearly every seed.
