@@ -44,6 +44,7 @@ macro_rules! links {
 [RunService]: crate::RunService
 [contract]: crate::contract
 [run]: crate::run
+[testing::Environment]: crate::testing::Environment
 [dialect::Arm]: crate::dialect::Arm
 [dialect::Azure]: crate::dialect::Azure
 [dialect::Dialect]: crate::dialect::Dialect
