@@ -126,8 +126,10 @@ impl Answer {
         for name in ["keep-alive", "transfer-encoding", "upgrade"] {
             assert!(!self.headers.contains_key(name), "{name} in {self:?}");
         }
-        // The connection may close if a body is too large.
-        let is_cut = self.status == StatusCode::PAYLOAD_TOO_LARGE;
+        // The connection may close if a body is too large, or if a service that timed out has not
+        // read the body.
+        let cuts = [StatusCode::PAYLOAD_TOO_LARGE, StatusCode::GATEWAY_TIMEOUT];
+        let is_cut = cuts.contains(&self.status);
         let connection = self.headers.get(header::CONNECTION);
         assert!(
             connection.is_none_or(|it| is_cut && it == "close"),
