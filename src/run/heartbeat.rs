@@ -126,7 +126,10 @@ async fn round<R: Lease>(node: &Runtime<R>) {
             (true, false) => left.min(BETWEEN_BEGINNINGS),
         };
         let held = match revocations(node, at_most, left).await {
-            Ok(_) if !listening => node.in_flight.lease_handles(),
+            Ok(recalled) if !listening => {
+                unanswered.extend(recalled);
+                node.in_flight.lease_handles()
+            }
             Ok(recalled) if recalled.is_empty() && unanswered.is_empty() => {
                 sleep_until(until).await;
                 break;
