@@ -34,6 +34,7 @@ pub(crate) fn wall_clock() -> SystemTime {
 ///
 /// # Panics
 /// Panics outside of a runtime.
+#[track_caller]
 pub(crate) fn spawn<F>(task: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
@@ -45,14 +46,37 @@ where
     tokio::spawn(task)
 }
 
-/// Starts a task on a runtime.
-pub(crate) fn spawn_on<F>(runtime: &Handle, task: F) -> JoinHandle<F::Output>
-where
-    F: Future<Output: Send> + Send + 'static,
-{
+/// Starts tasks on a runtime and in an environment: those that were current when it was created.
+pub(crate) struct Spawner {
+    runtime: Handle,
     #[cfg(feature = "testing")]
-    if let Some(environment) = replaced::current() {
-        return environment.spawn_on(runtime, task);
+    environment: Option<Environment>,
+}
+
+impl Spawner {
+    /// Returns the spawner of the current runtime and environment.
+    ///
+    /// # Panics
+    /// Panics outside of a runtime.
+    #[track_caller]
+    pub(crate) fn current() -> Self {
+        Self {
+            runtime: Handle::current(),
+            #[cfg(feature = "testing")]
+            environment: replaced::current(),
+        }
     }
-    runtime.spawn(task)
+
+    /// Starts a task.
+    #[track_caller]
+    pub(crate) fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        #[cfg(feature = "testing")]
+        if let Some(environment) = &self.environment {
+            return environment.spawn_on(&self.runtime, task);
+        }
+        self.runtime.spawn(task)
+    }
 }

@@ -617,6 +617,23 @@ async fn a_shutdown_ends_streams() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shutdown_ends_streams_of_runs_that_report_all_the_time() {
+    let store = MemoryStore::new();
+    let operations = Operations::new(store.clone());
+    let (polls, drain) = (operations.poll_service(), operations.drain_handle());
+    let operation = TestOperation::begin(&store).await;
+    operation.start().await;
+    let mut events = Events::from_response(ask(&polls, operation.follow()).await);
+    events.event().await;
+    drain.close();
+    // There is news whenever the stream looks. It ends after the first that it sees.
+    operation.report(10.0).await;
+    assert_eq!(events.event().await.name, "running");
+    operation.report(20.0).await;
+    assert_eq!(events.piece().await, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn head_has_the_fields_and_takes_no_permit() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone()).max_streams(1);

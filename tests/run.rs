@@ -709,6 +709,46 @@ async fn a_canceled_run_stops_soon_though_the_store_does_not_answer_at_first() {
     assert!(stops.is_ok(), "the run goes on");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_revocation_during_the_last_renewal_of_a_round_is_not_forgotten() {
+    let memory = MemoryStore::new();
+    let renewals = Arc::new(AtomicUsize::new(0));
+    let (store, counted) = (memory.clone(), Arc::clone(&renewals));
+    let canceled = Arc::new(Mutex::new(None::<OperationId>));
+    let to_cancel = Arc::clone(&canceled);
+    // The renewal at the end of a round and the one at the begin of the next are not answered.
+    let hooked = Hooked::new(memory.clone(), move |call, when| {
+        let (store, counted, to_cancel) = (store.clone(), counted.clone(), to_cancel.clone());
+        async move {
+            let id = to_cancel.lock().unwrap().clone();
+            let (Call::Renew, When::Before, Some(id)) = (call, when, id) else {
+                return Ok(());
+            };
+            let renewal = counted.fetch_add(1, SeqCst);
+            if renewal == 0 {
+                let record = store.get(&id).await?.unwrap();
+                let version = record.version().unwrap();
+                store.force_finish(&id, version, Outcome::Canceled).await?;
+            }
+            match renewal {
+                0 | 1 => Err(StoreError::unavailable("the answer was lost")),
+                _ => Ok(()),
+            }
+        }
+    });
+    let setup = Setup::new(hooked).layer(|layer| layer.cancel_grace(Duration::ZERO));
+    let id = setup.accept(hang).await;
+    let running = setup.wait_for(&id, |operation| operation.state() == State::Running);
+    running.await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    *canceled.lock().unwrap() = Some(id);
+    while renewals.load(SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(setup.drain.in_flight(), 0, "the run goes on");
+}
+
 /// Revokes an operation that the node no longer runs.
 async fn revoke_unrelated(store: &MemoryStore, node: &NodeId) {
     let term = LeaseConfig::new(node.clone(), Duration::from_secs(30));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body::Body;
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::sync::oneshot;
 use tracing::Span;
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     responder::{AcceptAnswer, AcceptResponder, CreatedOperation},
 };
 use crate::{
-    environment,
+    environment::Spawner,
     operation::RecordedResponse,
     run::{
         AcceptedRequest, AdmissionPermit, BufferedRequest, DispatchRequest, Handler, Readiness,
@@ -58,7 +58,7 @@ where
         B: Body<Data = Bytes> + Send + 'static,
     {
         // Panics without a runtime, before anything exists that could be lost.
-        let tokio = Handle::current();
+        let tasks = Spawner::current();
         let mut readiness = self.ask_readiness();
         if self.node.dispatcher.is_none()
             && let Some(placed) = self.creation.create_now(&self.node)
@@ -76,27 +76,24 @@ where
                 self.admitted,
             );
             // If the runtime is shutting down, the run is dropped like every other task.
-            environment::spawn_on(&tokio, run);
+            tasks.spawn(run);
             return responder.accepted(&operation).into();
         }
         let (sender, created) = oneshot::channel();
         // Boxed once: a future is moved many times on its way into a task.
-        environment::spawn_on(
-            &tokio,
-            Box::pin(async move {
-                let (service, creation) = (&mut self.service, &self.creation);
-                let created = creation.create(&self.node, &self.policy, || {
-                    unready(service, &mut readiness);
-                });
-                match created.await {
-                    Ok(CreateOutcome::New(record)) => {
-                        self.run_or_dispatch(record, readiness, sender).await;
-                    }
-                    // The client may have disconnected.
-                    other => drop(sender.send(self.without_run(other))),
+        tasks.spawn(Box::pin(async move {
+            let (service, creation) = (&mut self.service, &self.creation);
+            let created = creation.create(&self.node, &self.policy, || {
+                unready(service, &mut readiness);
+            });
+            match created.await {
+                Ok(CreateOutcome::New(record)) => {
+                    self.run_or_dispatch(record, readiness, sender).await;
                 }
-            }),
-        );
+                // The client may have disconnected.
+                other => drop(sender.send(self.without_run(other))),
+            }
+        }));
         AcceptStep::Creating { created, responder }
     }
 

@@ -3,16 +3,16 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::runtime::Handle;
 use tracing::{Instrument, instrument::Instrumented};
 
-use crate::environment;
+use crate::environment::Spawner;
 
 /// Runs a change to its end, so that the change is announced even if the caller stops waiting
 /// because a client disconnected or a time-out passed.
 ///
 /// The change runs in the task of its caller. A task of its own is created only if the caller
-/// drops the future before the change has ended.
+/// drops the future before the change has ended. A change makes no progress while its caller neither
+/// polls nor drops the future.
 ///
 /// # Panics
 /// Panics outside of a runtime.
@@ -23,7 +23,7 @@ where
     let change = Box::pin(change.in_current_span());
     ContinuedOnDrop {
         change: Some(change),
-        runtime: Handle::current(),
+        spawner: Spawner::current(),
     }
     .await
 }
@@ -32,7 +32,7 @@ where
 struct ContinuedOnDrop<C: Future<Output: Send> + Send + 'static> {
     /// `None` once the future has ended or panicked.
     change: Option<Pin<Box<Instrumented<C>>>>,
-    runtime: Handle,
+    spawner: Spawner,
 }
 
 impl<C: Future<Output: Send> + Send + 'static> Future for ContinuedOnDrop<C> {
@@ -55,7 +55,7 @@ impl<C: Future<Output: Send> + Send + 'static> Future for ContinuedOnDrop<C> {
 impl<C: Future<Output: Send> + Send + 'static> Drop for ContinuedOnDrop<C> {
     fn drop(&mut self) {
         if let Some(change) = self.change.take() {
-            environment::spawn_on(&self.runtime, change);
+            self.spawner.spawn(change);
         }
     }
 }
@@ -68,7 +68,7 @@ mod tests {
         task::Waker,
     };
 
-    use tokio::sync::oneshot;
+    use tokio::{runtime::Handle, sync::oneshot};
 
     use super::*;
 
@@ -131,6 +131,27 @@ mod tests {
         std::thread::spawn(move || drop(change)).join().unwrap();
         starts.send(7).unwrap();
         assert_eq!(ended.await, Ok(7));
+    }
+
+    #[cfg(feature = "testing")]
+    #[tokio::test]
+    async fn a_dropped_change_stays_with_the_tasks_of_its_node() {
+        use crate::environment::{Environment, TaskGroup};
+
+        let group = TaskGroup::new();
+        let node = Environment::new().tasks(group.clone());
+        let (starts, change, ended) = change();
+        let change = {
+            let _entered = node.enter();
+            begin(change)
+        };
+        // Dropped by a client.
+        drop(change);
+        assert_eq!(group.len(), 1);
+        group.abort();
+        tokio::task::yield_now().await;
+        let _ = starts.send(7);
+        assert!(ended.await.is_err(), "a change of a dead node goes on");
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Randomness from the operating system, fetched for many values at a time.
+//! Random bytes of the operating system, fetched for many values at a time, and hashers.
 
 use std::cell::RefCell;
 
@@ -46,7 +46,7 @@ pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
     })
 }
 
-/// Returns a hasher that nobody can predict.
+/// Returns a hasher with a random seed of its own.
 pub(crate) fn random_hasher() -> SeedableRandomState {
     #[cfg(feature = "testing")]
     if let seed = &mut [0; 8]

@@ -17,8 +17,9 @@ use super::task_group::{TaskGroup, TaskInGroup};
 /// An environment holds for the thread that has [entered](Self::enter) it, and for the tasks that
 /// the crate starts there. What is not replaced is that of the system.
 ///
-/// Operations expire by the wall clock in every store but [`MemoryStore`](crate::MemoryStore),
-/// whose operations expire by tokio's clock. So a test of both pauses tokio's clock as well.
+/// In a [`MemoryStore`](crate::MemoryStore) operations expire by tokio's clock, in a store on an
+/// [`Engine`](crate::engine::Engine) by the wall clock. An engine may measure leases and keys by a
+/// clock of its own, such as that of its server, which is not replaced.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -93,7 +94,7 @@ impl Environment {
         let (task, member) = TaskInGroup::new(self.clone(), self.tasks.as_ref(), task);
         let handle = runtime.spawn(task);
         if let Some(member) = member {
-            member.began(handle.abort_handle());
+            member.spawned(handle.abort_handle());
         }
         handle
     }

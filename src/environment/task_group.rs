@@ -22,8 +22,8 @@ pub struct TaskGroup(Arc<Mutex<GroupState>>);
 struct GroupState {
     mode: GroupMode,
     next: u64,
-    /// The tasks that have not ended, by number.
-    tasks: BTreeMap<u64, AbortHandle>,
+    /// The tasks that have not ended, by number. A task has no handle until it is spawned.
+    tasks: BTreeMap<u64, Option<AbortHandle>>,
     /// The wakers of the tasks that wait for the group to resume.
     suspended: BTreeMap<u64, Waker>,
 }
@@ -43,7 +43,7 @@ impl TaskGroup {
     }
 
     /// Stops all tasks, as `SIGSTOP` does. No task of the group is polled until the group
-    /// [resumes](Self::resume).
+    /// [resumes](Self::resume). A task that another thread is polling stops after that poll.
     pub fn suspend(&self) {
         let mut state = self.state();
         if state.mode == GroupMode::Running {
@@ -64,15 +64,16 @@ impl TaskGroup {
     }
 
     /// Ends all tasks, as `SIGKILL` does: no task of the group is polled any more, and tasks that
-    /// are started in the group from now on do not begin. The futures of the tasks are dropped.
+    /// are started in the group from now on do not begin. A task that another thread is polling ends
+    /// after that poll. The runtime drops the futures of the tasks soon.
     pub fn abort(&self) {
         let tasks = {
             let mut state = self.state();
             state.mode = GroupMode::Aborted;
             state.suspended.clear();
-            mem::take(&mut state.tasks)
+            state.tasks.values().flatten().cloned().collect::<Vec<_>>()
         };
-        tasks.values().for_each(AbortHandle::abort);
+        tasks.iter().for_each(AbortHandle::abort);
     }
 
     /// Returns whether the tasks of the group have been ended.
@@ -112,22 +113,21 @@ impl GroupMember {
         let number = {
             let mut state = group.state();
             state.next += 1;
-            state.next
+            let number = state.next;
+            state.tasks.insert(number, None);
+            number
         };
         Self { group, number }
     }
 
-    /// Notes that the task has begun.
-    pub(super) fn began(&self, task: AbortHandle) {
+    /// Notes that the task is spawned. On another thread it may have ended by now.
+    pub(super) fn spawned(&self, task: AbortHandle) {
         let mut state = self.group.state();
-        match state.mode {
-            GroupMode::Aborted => {
-                drop(state);
-                task.abort();
-            }
-            // A task that has ended at once on another thread stays until the next one ends.
-            _ if task.is_finished() => {}
-            _ => drop(state.tasks.insert(self.number, task)),
+        if state.mode == GroupMode::Aborted {
+            drop(state);
+            task.abort();
+        } else if let Some(handle) = state.tasks.get_mut(&self.number) {
+            *handle = Some(task);
         }
     }
 
@@ -254,6 +254,16 @@ mod tests {
         group.resume();
         assert_eq!((task.await.unwrap(), late.await.unwrap()), (Ok(7), 8));
         assert!(group.is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn tasks_that_end_at_once_leave_their_group() {
+        let (group, node) = node();
+        let tasks: Vec<_> = (0..2_000).map(|_| node.spawn(async {})).collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert!(group.is_empty(), "{} are left", group.len());
     }
 
     /// A future that starts a task when it is dropped.

@@ -58,6 +58,7 @@ pub(super) fn events<S: Store>(
         settings: Arc::clone(settings),
         parts,
         record,
+        is_closing: false,
         untold,
         _held: held,
     };
@@ -80,6 +81,8 @@ struct EventStream<S: Store> {
     parts: Parts,
     /// The record that was last read.
     record: Record<S::Output>,
+    /// Whether no more changes are awaited, since the node closes.
+    is_closing: bool,
     /// The records that have not been sent yet.
     untold: VecDeque<Record<S::Output>>,
     _held: HeldPoll,
@@ -124,7 +127,7 @@ impl<S: Store> EventStream<S> {
     /// Waits for a change. Returns false if a keep-alive comment is due, and `None` if no more
     /// changes will come.
     async fn until_news(&mut self) -> Option<bool> {
-        if self.record.operation().state().is_terminal() {
+        if self.record.operation().state().is_terminal() || self.is_closing {
             return None;
         }
         let (changed, version) = (self.settings.powers.changed?, self.record.version()?);
@@ -144,6 +147,8 @@ impl<S: Store> EventStream<S> {
             .filter(|next| next.owner() == owner)?;
         let is_news = next.version() != Some(version);
         if is_news {
+            // A run that reports all the time does not keep a node from closing.
+            self.is_closing = self.settings.closing().is_cancelled();
             self.untold = events_of(next.between(version), &next);
             self.record = next;
         }

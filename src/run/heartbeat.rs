@@ -2,6 +2,7 @@
 //! the runs that are overdue.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     pin::pin,
     sync::{Arc, Weak},
@@ -108,12 +109,13 @@ async fn beat<R: Lease>(
     }
 }
 
-/// Runs for a third of the term: listens for revocations, then renews every lease. A renewal after
-/// a revocation that is not answered is repeated soon, because the run may go on for nothing.
+/// Runs for a third of the term: listens for revocations, then renews every lease. Repeats a
+/// renewal that the store did not answer soon if a revocation caused it: the run may be wasted
+/// work.
 async fn round<R: Lease>(node: &Runtime<R>) {
     let until = Instant::now() + node.lease().term / 3;
     let mut listening = false;
-    let mut unanswered = Vec::new();
+    let mut unanswered = BTreeSet::new();
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -123,7 +125,7 @@ async fn round<R: Lease>(node: &Runtime<R>) {
         let at_most = match (listening, unanswered.is_empty()) {
             (false, _) => Duration::ZERO,
             (true, true) => left,
-            (true, false) => left.min(BETWEEN_BEGINNINGS),
+            (true, false) => left.min(BEFORE_REPETITION),
         };
         let held = match revocations(node, at_most, left).await {
             Ok(recalled) if !listening => {
@@ -141,8 +143,12 @@ async fn round<R: Lease>(node: &Runtime<R>) {
             }
             Err(error) => {
                 tracing::warn!(error = error.report(), "revocations not received");
-                sleep_until(until).await;
-                break;
+                if unanswered.is_empty() {
+                    sleep_until(until).await;
+                    break;
+                }
+                sleep(at_most).await;
+                node.in_flight.held_among(&unanswered)
             }
         };
         if renew(node, &held).await {
@@ -156,6 +162,9 @@ async fn round<R: Lease>(node: &Runtime<R>) {
     }
     renew(node, &node.in_flight.lease_handles()).await;
 }
+
+/// The pause before a renewal is repeated that the store did not answer.
+const BEFORE_REPETITION: Duration = Duration::from_millis(250);
 
 /// The shortest interval between two reads of revocations.
 const BETWEEN_REVOCATIONS: Duration = Duration::from_millis(10);

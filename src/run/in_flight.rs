@@ -3,6 +3,7 @@
 mod admission;
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -165,7 +166,7 @@ impl InFlight {
         self.live.map(|run| run.work.lease_handle())
     }
 
-    pub(super) fn held_among(&self, ids: &[OperationId]) -> Vec<LeaseHandle> {
+    pub(super) fn held_among(&self, ids: &BTreeSet<OperationId>) -> Vec<LeaseHandle> {
         let works = ids.iter().flat_map(|id| self.live.with_id(id));
         works.map(|work| work.lease_handle()).collect()
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use foldhash::fast::RandomState;
+use foldhash::quality::RandomState;
 use tower_operations::engine::{Cell, CellReader};
 
 use super::{error::RedbFault, rows::CellRow};
@@ -18,7 +18,7 @@ const LARGEST: usize = 64 * 1024;
 const OVERHEAD: usize = 256;
 
 /// The latest written cells, up to a number of bytes. A cached cell equals its state in the
-/// file, or the state that the running commit will give it.
+/// file.
 #[derive(Debug)]
 pub(super) struct CellCache {
     cells: Mutex<CachedCells>,
@@ -29,7 +29,7 @@ pub(super) struct CellCache {
 #[derive(Debug, Default)]
 struct CachedCells {
     by_id: HashMap<Arc<[u8]>, CachedCell, RandomState>,
-    /// The ids in the order in which their cells were written.
+    /// The ids in the order of their commits; those of one commit are in any order.
     order: BTreeMap<u64, Arc<[u8]>>,
     next: u64,
     bytes: usize,
@@ -91,6 +91,14 @@ impl CellCache {
         for id in touched.keys() {
             cells.remove(id);
         }
+    }
+
+    /// Removes all cells.
+    pub(super) fn clear(&self) {
+        let mut cells = self.lock();
+        cells.by_id.clear();
+        cells.order.clear();
+        cells.bytes = 0;
     }
 
     /// Adds the committed cells, which were [forgotten](Self::forget) before the commit.
@@ -187,5 +195,11 @@ mod tests {
         hot.forget(&(0..1000).map(|n| (id(n), None)).collect());
         let cells = hot.lock();
         assert_eq!((cells.bytes, cells.order.len()), (0, 0));
+        drop(cells);
+        hot.keep(TouchedCells::from_iter([(id(1), written(900))]));
+        hot.clear();
+        let cells = hot.lock();
+        let sizes = (cells.bytes, cells.order.len(), cells.by_id.len());
+        assert_eq!(sizes, (0, 0, 0));
     }
 }

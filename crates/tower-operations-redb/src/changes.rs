@@ -85,7 +85,7 @@ impl Transaction for InsertCell {
                 desk.unbind_from(name, id)?;
             }
         }
-        self.inserted(id, desk)?;
+        self.add_parts(id, desk)?;
         Ok(Inserted::Done)
     }
 }
@@ -140,8 +140,8 @@ impl InsertCell {
         Ok(Inserted::Id(head, made_by))
     }
 
-    /// Adds what belongs to the inserted cell.
-    fn inserted(&self, id: &[u8], desk: &mut Desk<'_>) -> Result<(), RedbFault> {
+    /// Adds the parts of the inserted cell that are in other tables and in memory.
+    fn add_parts(&self, id: &[u8], desk: &mut Desk<'_>) -> Result<(), RedbFault> {
         let (owner, number) = (self.owner(), desk.memory.next_number);
         desk.memory.next_number += 1;
         desk.listed.insert((owner, number), id)?;

@@ -117,6 +117,7 @@ pub(super) struct Desk<'t> {
     changed: u64,
     /// The cells as the changes so far leave them.
     touched: TouchedCells,
+    /// The cells of the latest commits.
     hot: &'t CellCache,
 }
 

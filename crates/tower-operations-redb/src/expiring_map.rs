@@ -10,12 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use foldhash::quality::RandomState;
-
 /// Values by name, each with an end.
 #[derive(Debug)]
 pub(super) struct ExpiringMap<K, V> {
-    entries: HashMap<K, ExpiringEntry<V>, RandomState>,
+    entries: HashMap<K, ExpiringEntry<V>>,
     ending: BTreeSet<(Instant, K)>,
     /// The former entries of all names set since the last commit.
     before: Vec<(K, Option<ExpiringEntry<V>>)>,
@@ -36,7 +34,7 @@ impl<V> ExpiringEntry<V> {
 impl<K, V> Default for ExpiringMap<K, V> {
     fn default() -> Self {
         Self {
-            entries: HashMap::default(),
+            entries: HashMap::new(),
             ending: BTreeSet::new(),
             before: Vec::new(),
         }

@@ -23,7 +23,7 @@ use tokio::sync::{
 use tower_operations::store::StoreError;
 
 use super::{
-    answers::Answers,
+    answers::{Answers, answer},
     cell_cache::CellCache,
     desk::{Desk, Holder, Standing, VolatileState},
     error::{RedbError, RedbFault, SharedRedbFault},
@@ -240,6 +240,8 @@ impl Writer {
             }
             if let Some(waiting) = close {
                 drop(asked);
+                // The changes before the close are answered before it.
+                self.answers.finish();
                 let _ = waiting.send(self.close());
                 return;
             }
@@ -279,7 +281,7 @@ impl Writer {
             self.reopen(&fault);
         }
         for job in batch {
-            job.failed(fault.clone().into());
+            answer(|| job.failed(fault.clone().into()));
         }
     }
 
@@ -318,6 +320,8 @@ impl Writer {
         tracing::warn!(error = %StoreError::from(fault.clone()).report(), "file failed, opening it again");
         let mut access = self.slot.blocking_write();
         let failed = std::mem::replace(&mut *access, Access::Failed(fault.clone()));
+        // Changes read from the cache, and a file that is opened again may lack what it had.
+        self.hot.clear();
         // Without this, the dropped database would write its state, which may be wrong.
         self.medium.cut_off();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(failed)));

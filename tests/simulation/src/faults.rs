@@ -99,7 +99,6 @@ impl FaultNumbers {
 }
 
 /// Injects the first faults while the customers are busy, and returns when all are healed.
-/// Of faults that do not come, the time passes as if they came.
 pub(crate) async fn inject(world: Arc<SimulatedWorld>, faults: Vec<Fault>, prefix: usize) {
     let mut disturbances = JoinSet::new();
     #[allow(clippy::cast_precision_loss)]

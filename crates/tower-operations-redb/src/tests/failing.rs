@@ -1,6 +1,13 @@
 //! Errors of the disk: nothing is lost, nothing happens twice, and the store continues.
 
-use std::{error::Error, io};
+use std::{
+    error::Error,
+    future::Future,
+    io,
+    sync::Arc,
+    task::{Context, Wake},
+    thread,
+};
 
 use tower_operations::{
     operation::{OperationId, State},
@@ -178,6 +185,32 @@ async fn fail_everywhere(trap: Trap, cache: usize, step: usize) {
     store.close().await.unwrap();
     let store = open(&disk, cache);
     assert_eq!(script(&store).await, 0);
+}
+
+/// A waker that takes its time.
+struct SlowWaker;
+
+impl Wake for SlowWaker {
+    fn wake(self: Arc<Self>) {
+        (0..10_000).for_each(|_| thread::yield_now());
+    }
+}
+
+#[tokio::test]
+async fn a_close_is_answered_after_the_changes_before_it() {
+    let store = open(&Disk::default(), NO_CACHE);
+    let ids: Vec<_> = (0..100).map(|_| OperationId::new()).collect();
+    let creates = ids.iter().map(|id| Box::pin(store.create(leased(id))));
+    let mut creates: Vec<_> = creates.collect();
+    let waker = Arc::new(SlowWaker).into();
+    let mut context = Context::from_waker(&waker);
+    for create in &mut creates {
+        assert!(create.as_mut().poll(&mut context).is_pending());
+    }
+    store.close().await.unwrap();
+    for create in &mut creates {
+        assert!(create.as_mut().poll(&mut context).is_ready());
+    }
 }
 
 #[tokio::test]

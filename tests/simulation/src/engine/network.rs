@@ -25,7 +25,8 @@ pub struct NetworkFaults {
     pub slow_calls: usize,
     /// Notices that never arrive.
     pub lost_notices: usize,
-    /// The number of thirds of a term after which a node has heard that it lost a lease.
+    /// The number of renewals, three in a term, by which a node has certainly heard that it lost a
+    /// lease.
     pub renewals: u32,
 }
 

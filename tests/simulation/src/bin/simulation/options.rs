@@ -1,3 +1,5 @@
+use std::{fmt::Display, str::FromStr};
+
 use simulation::{Plan, StoreKind, engine::NetworkFaults};
 use test_customers::Random;
 
@@ -34,43 +36,21 @@ impl Options {
             mutants: false,
         };
         while let Some(name) = arguments.next() {
-            match &*name {
+            let name = &*name;
+            let mut value = || arguments.next().ok_or_else(|| format!("{name}: no value"));
+            match name {
                 "--one-world" => options.one_world = true,
                 "--mutants" => options.mutants = true,
-                _ => {
-                    let value = arguments.next();
-                    let value = value.ok_or_else(|| format!("{name}: no value"))?;
-                    options.set(&name, &value)?;
-                }
+                "--operations" => options.operations = at_least(1, name, &value()?)?,
+                "--kills" => options.kills = at_least(0, name, &value()?)?,
+                "--in-a-world" => options.in_a_world = at_least(1, name, &value()?)?,
+                "--seed" => options.seed = at_least(0, name, &value()?)?,
+                "--network" => options.network = one_of(&NETWORKS, name, &value()?)?,
+                "--store" => options.store = one_of(&STORES, name, &value()?)?,
+                _ => return Err(format!("{name}: unknown")),
             }
         }
         Ok(options)
-    }
-
-    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
-        let number = || value.parse().map_err(|_| format!("{name}: no number"));
-        match name {
-            "--operations" => self.operations = number()?,
-            "--kills" => self.kills = number()?,
-            "--in-a-world" => self.in_a_world = number()?.max(1),
-            "--seed" => self.seed = value.parse().map_err(|_| "--seed: no number")?,
-            "--network" => {
-                self.network = match value {
-                    "usual" => NetworkFaults::usual(),
-                    "bad" => NetworkFaults::bad(),
-                    _ => return Err(format!("--network: there is no {value}")),
-                };
-            }
-            "--store" => {
-                self.store = match value {
-                    "engine" => StoreKind::Engine,
-                    "memory" => StoreKind::Memory,
-                    _ => return Err(format!("--store: there is no {value}")),
-                };
-            }
-            _ => return Err(format!("{name}: unknown")),
-        }
-        Ok(())
     }
 
     /// Returns the plans of the worlds, which share operations and kills.
@@ -93,4 +73,27 @@ impl Options {
             }
         })
     }
+}
+
+const STORES: [(&str, StoreKind); 2] =
+    [("engine", StoreKind::Engine), ("memory", StoreKind::Memory)];
+
+const NETWORKS: [(&str, NetworkFaults); 2] = [
+    ("usual", NetworkFaults::usual()),
+    ("bad", NetworkFaults::bad()),
+];
+
+fn at_least<N: FromStr + PartialOrd + Display + Copy>(
+    least: N,
+    name: &str,
+    value: &str,
+) -> Result<N, String> {
+    let number = value.parse().ok().filter(|number| *number >= least);
+    number.ok_or_else(|| format!("{name}: {value} is not a number from {least} on"))
+}
+
+fn one_of<T: Copy>(known: &[(&str, T)], name: &str, value: &str) -> Result<T, String> {
+    let found = known.iter().find(|(known, _)| *known == value);
+    let found = found.map(|(_, found)| *found);
+    found.ok_or_else(|| format!("{name}: there is no {value}"))
 }

@@ -6,19 +6,8 @@ use simulation::Outcome;
 /// The sum of all worlds.
 #[derive(Default)]
 pub(crate) struct Sum {
-    worlds: usize,
-    operations: usize,
-    requests: usize,
-    kills: usize,
-    stops: usize,
-    drains: usize,
-    outages: usize,
-    reruns: usize,
-    store_calls: u64,
-    lost_requests: u64,
-    lost_answers: u64,
-    lost_notices: u64,
-    reclaims: u64,
+    /// The counts by name, in the order in which they are printed.
+    counts: Vec<(&'static str, u64)>,
     simulated: Duration,
     violations: usize,
     digest: Sha256,
@@ -29,19 +18,26 @@ impl Sum {
         let Outcome {
             counts, network, ..
         } = outcome;
-        self.worlds += 1;
-        self.operations += counts.accepted;
-        self.requests += counts.calls;
-        self.kills += counts.kills;
-        self.stops += counts.stops;
-        self.drains += counts.drains;
-        self.outages += counts.outages;
-        self.reruns += counts.reruns;
-        self.store_calls += network.calls;
-        self.lost_requests += network.lost_requests;
-        self.lost_answers += network.lost_answers;
-        self.lost_notices += network.lost_notices;
-        self.reclaims += outcome.reclaims;
+        let world = [
+            ("worlds", 1),
+            ("operations", counts.accepted as u64),
+            ("requests", counts.calls as u64),
+            ("kills", counts.kills as u64),
+            ("stops", counts.stops as u64),
+            ("drains", counts.drains as u64),
+            ("outages", counts.outages as u64),
+            ("store calls", network.calls),
+            ("lost requests", network.lost_requests),
+            ("lost answers", network.lost_answers),
+            ("lost notices", network.lost_notices),
+            ("reclaims", outcome.reclaims),
+            ("reruns", counts.reruns as u64),
+        ];
+        self.counts.resize(world.len(), ("", 0));
+        for ((name, sum), (world_name, count)) in self.counts.iter_mut().zip(world) {
+            *name = world_name;
+            *sum += count;
+        }
         self.simulated += outcome.elapsed;
         self.violations += outcome.violations.len();
         self.digest.update(&outcome.log.digest);
@@ -52,30 +48,15 @@ impl Sum {
     }
 
     pub(crate) fn print(self, took: Duration) {
-        let digest = self.digest.finalize();
-        println!("worlds: {}", self.worlds);
-        println!("operations: {}", self.operations);
-        println!("requests: {}", self.requests);
-        println!("kills: {}", self.kills);
-        println!("stops: {}", self.stops);
-        println!("drains: {}", self.drains);
-        println!("outages: {}", self.outages);
-        println!("store calls: {}", self.store_calls);
-        println!("lost requests: {}", self.lost_requests);
-        println!("lost answers: {}", self.lost_answers);
-        println!("lost notices: {}", self.lost_notices);
-        println!("reclaims: {}", self.reclaims);
-        println!("reruns: {}", self.reruns);
-        println!(
-            "simulated hours: {:.1}",
-            self.simulated.as_secs_f64() / 3600.0
-        );
+        for (name, count) in &self.counts {
+            println!("{name}: {count}");
+        }
+        let hours = self.simulated.as_secs_f64() / 3600.0;
+        println!("simulated hours: {hours:.1}");
         println!("wall seconds: {:.1}", took.as_secs_f64());
-        println!("digest of the logs: {}", hex(&digest[..8]));
+        let digest = self.digest.finalize();
+        let digest = u64::from_be_bytes(*digest.first_chunk().expect("32 bytes"));
+        println!("digest of the logs: {digest:016x}");
         println!("violations: {}", self.violations);
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
