@@ -60,7 +60,8 @@ async fn a_key_of_another_type_does_not_block_other_operations() {
         &[
             "ZADD",
             "operations/leases",
-            "0",
+            // In front of what is released, whatever the order of the ids.
+            "-1",
             &bad.operation().id().to_string(),
         ],
     )
