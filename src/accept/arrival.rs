@@ -60,7 +60,7 @@ where
         };
         let races = matches!(self.decision, Decision::After(_) | Decision::Signaled);
         // Otherwise creating the operation binds the key in the same step.
-        let needs_reservation = creation.new.key.is_some() && (races || !creation.is_fresh);
+        let needs_reservation = creation.new.key().is_some() && (races || !creation.is_fresh);
         match self.node.keys.get().copied() {
             Some(keys) if needs_reservation => AcceptStep::Reserving {
                 reserving: Box::pin(reserve(self, keys, creation)),
@@ -158,7 +158,7 @@ where
         new.name = self.policy.name.clone();
         new.lease = Some(self.lease());
         if self.is_kept {
-            new.request = self.policy.stored_form(&self.request);
+            new = new.with_request(self.policy.stored_form(&self.request));
         }
         Creation::new(new, is_fresh)
     }

@@ -48,16 +48,14 @@ impl Creation {
 
     /// Returns the creation of the same operation by another creator.
     pub(super) fn anew(&self) -> Self {
-        let new = NewOperation {
-            token: FencingToken::random(),
-            ..self.new.clone()
-        };
+        let mut new = self.new.clone();
+        new.token = FencingToken::random();
         Self::new(new, self.is_fresh)
     }
 
     /// Returns the name that the client gave the request.
     pub(super) fn name(&self) -> RequestName {
-        match &self.new.key {
+        match self.new.key() {
             Some(key) => request_name(key),
             None => RequestName::Id(self.new.id.clone()),
         }
@@ -66,7 +64,7 @@ impl Creation {
     /// Returns whether the operation may exist although its creation seemed to fail, so that a
     /// repetition of the request finds the operation.
     pub(super) fn may_be_found(&self) -> bool {
-        self.new.key.is_some() && self.in_doubt.load(Relaxed) > 0
+        self.new.key().is_some() && self.in_doubt.load(Relaxed) > 0
     }
 
     /// Returns how long the operation is leased without a renewal.

@@ -123,8 +123,8 @@ mod tests {
         let node = Arc::new(Runtime::new(MemoryStore::new()));
         let bytes: Arc<[u8]> = Arc::from(&b"Q3"[..]);
         let kept: Weak<[u8]> = Arc::downgrade(&bytes);
-        let mut new = NewOperation::new(OperationId::new());
-        new.request = Some(Bytes::from_owner(RetainedBytes(bytes)));
+        let request = Bytes::from_owner(RetainedBytes(bytes));
+        let new = NewOperation::new(OperationId::new()).with_request(Some(request));
         let creation = in_doubt(new);
         // The operation does not exist yet, and may be created late.
         creation.disown(&node, node.in_flight.admit().unwrap());

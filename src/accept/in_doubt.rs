@@ -133,7 +133,7 @@ impl Creation {
         P: Send + 'static,
     {
         // The store may be unavailable for long.
-        self.new.request = None;
+        self.new = self.new.with_request(None);
         let node = Arc::clone(node);
         let accept = async move {
             let term = self.lease_term(&node);

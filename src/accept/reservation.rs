@@ -35,7 +35,8 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     R: Lease<Output = RecordedResponse>,
 {
-    let (Some(key), Some(rules)) = (creation.new.key.clone(), &arrival.policy.idempotency) else {
+    let (Some(key), Some(rules)) = (creation.new.key().cloned(), &arrival.policy.idempotency)
+    else {
         return arrival.proceed_with(creation, None);
     };
     let (node, max_wait) = (Arc::clone(&arrival.node), rules.max_wait);

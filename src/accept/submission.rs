@@ -152,7 +152,7 @@ where
         let node = Arc::clone(&self.node);
         match &node.dispatcher {
             None => {
-                let kept = self.creation.new.request.is_some();
+                let kept = self.creation.new.request().is_some();
                 let accepted = AcceptedRequest::within(&record, self.request, kept, self.span);
                 let run = prepare_run(
                     self.node,
@@ -172,9 +172,9 @@ where
                 let request = DispatchRequest {
                     node: &node,
                     record,
-                    stored: self.creation.new.request,
+                    stored: self.creation.new.request().cloned(),
                     admitted,
-                    may_come_again: self.creation.new.key.is_some(),
+                    may_come_again: self.creation.new.key().is_some(),
                     at_most: self.policy.create_timeout,
                 };
                 dispatcher.dispatch(request, tell).await;

@@ -81,6 +81,12 @@ impl HeaderBlock {
     }
 }
 
+/// Returns whether a response has this field. A response has few fields: comparing their names
+/// costs less than a search by hash.
+pub(crate) fn has_field(map: &HeaderMap, name: &HeaderName) -> bool {
+    map.keys().any(|it| it == name)
+}
+
 /// Appends the fields that `keep` selects to `out`, as a block.
 pub(crate) fn put_fields(
     map: &HeaderMap,

@@ -8,7 +8,7 @@ mod stored;
 mod timestamp;
 
 pub(crate) use digits::{push_number, put_number};
-pub(crate) use header_block::{HeaderBlock, HeaderFields, put_fields};
+pub(crate) use header_block::{HeaderBlock, HeaderFields, has_field, put_fields};
 pub(crate) use json_syntax::{is_json, is_json_down_to, push_string};
 pub(crate) use operation_json::{operation_json, push_operation, push_result};
 pub use stored::Stored;

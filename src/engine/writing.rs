@@ -183,9 +183,9 @@ impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
             owner: new.owner.as_ref(),
             head: &head,
             lease: new.lease.as_ref().map(|lease| lease.term),
-            request: new.request.as_deref(),
-            key: new.key.as_ref(),
-            reservation: new.reservation,
+            request: new.request().map(|bytes| &bytes[..]),
+            key: new.key(),
+            reservation: new.reservation(),
             now,
         };
         Ok(match self.shared.engine.insert(cell).await? {
@@ -202,7 +202,7 @@ impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
                 Created::New(record)
             }
             Inserted::Key(found) => {
-                let Some(key) = &new.key else {
+                let Some(key) = new.key() else {
                     return Err(StoreError::refused(
                         "the engine reported a key for an insert without a key",
                     ));
@@ -214,7 +214,7 @@ impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
             }
             Inserted::Id(head, made_by) => {
                 let record = record_head::decode_head(head)?;
-                let name = new.key.as_ref().map(IdempotencyKey::scoped_name);
+                let name = new.key().map(IdempotencyKey::scoped_name);
                 match record.owner() == new.owner.as_ref() {
                     // Another request of the same owner created the operation.
                     true if name.is_some() && made_by.as_deref() != name.as_deref() => {

@@ -11,7 +11,7 @@ use super::{
     explained::problem_of,
     media_type::{essence, is_json_type, is_utf8},
 };
-use crate::codec::{HeaderBlock, HeaderFields, is_json, push_number, put_fields};
+use crate::codec::{HeaderBlock, HeaderFields, has_field, is_json, push_number, put_fields};
 
 /// A response of the inner service: status, headers, body and trailers, byte for byte.
 ///
@@ -336,7 +336,7 @@ fn is_length(value: &HeaderValue, length: usize) -> bool {
 
 /// Returns the further hop-by-hop fields that `Connection` names.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    if !headers.contains_key(header::CONNECTION) {
+    if !has_field(headers, &header::CONNECTION) {
         return Vec::new();
     }
     headers
@@ -351,7 +351,7 @@ fn embed(headers: &HeaderMap, body: &[u8]) -> Embedding {
     let Some(media_type) = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes) else {
         return Embedding::No;
     };
-    if body.is_empty() || headers.contains_key(header::CONTENT_ENCODING) {
+    if body.is_empty() || has_field(headers, &header::CONTENT_ENCODING) {
         return Embedding::No;
     }
     // Most JSON responses have exactly this media type.

@@ -6,6 +6,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header, uri::PathAndQuery};
 
+use crate::codec::has_field;
+
 /// Resolves `Location`, `Content-Location` (RFC 9110, sections 10.2.2 and 8.7) and the
 /// targets of `Link` (RFC 8288, section 3.1) against the target of the request.
 pub(crate) fn resolve_references(headers: &mut HeaderMap, base: &PathAndQuery) {
@@ -20,7 +22,7 @@ pub(crate) fn resolve_references(headers: &mut HeaderMap, base: &PathAndQuery) {
 /// Replaces each value of the field by the result of `new`.
 fn rewrite(headers: &mut HeaderMap, name: &HeaderName, new: impl Fn(&str) -> Option<String>) {
     // `entry` would reserve space for a field that is usually absent.
-    if !headers.contains_key(name) {
+    if !has_field(headers, name) {
         return;
     }
     let header::Entry::Occupied(mut values) = headers.entry(name) else {

@@ -70,7 +70,7 @@ impl AcceptedRequest {
         span: Span,
     ) -> Self {
         let work = RunContext::new(new.id.clone(), new.token, 1)
-            .kept(new.request.is_some())
+            .kept(new.request().is_some())
             .started(new.is_running)
             .placed(Some(placed));
         Self::of_context(work, request, span)

@@ -34,13 +34,15 @@ pub struct NewOperation {
     /// Whether the holder already runs the operation. The operation is then running from
     /// its first version on, and started once.
     pub is_running: bool,
-    /// The key under which a repeated request finds the operation; of the same owner.
-    pub key: Option<IdempotencyKey>,
-    /// The token of a [reservation](super::IdempotencyKeys::reserve) of that key.
-    pub reservation: Option<FencingToken>,
-    /// The data needed to rerun the operation after its lease is reclaimed, in a format
-    /// chosen by the caller.
-    pub request: Option<Bytes>,
+    /// The parts that most operations do not have, in one place.
+    rare: Option<Box<RareArguments>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct RareArguments {
+    key: Option<IdempotencyKey>,
+    reservation: Option<FencingToken>,
+    request: Option<Bytes>,
 }
 
 impl NewOperation {
@@ -56,16 +58,38 @@ impl NewOperation {
             name: None,
             lease: None,
             is_running: false,
-            key: None,
-            reservation: None,
-            request: None,
+            rare: None,
         }
+    }
+
+    /// Returns the key under which a repeated request finds the operation; of the same owner.
+    #[must_use]
+    pub fn key(&self) -> Option<&IdempotencyKey> {
+        self.rare.as_ref()?.key.as_ref()
+    }
+
+    /// Returns the key for a change, such as a prefix that an adapter adds.
+    pub fn key_mut(&mut self) -> Option<&mut IdempotencyKey> {
+        self.rare.as_mut()?.key.as_mut()
+    }
+
+    /// Returns the token of a [reservation](super::IdempotencyKeys::reserve) of that key.
+    #[must_use]
+    pub fn reservation(&self) -> Option<FencingToken> {
+        self.rare.as_ref()?.reservation
+    }
+
+    /// Returns the data needed to rerun the operation after its lease is reclaimed, in a format
+    /// chosen by the caller.
+    #[must_use]
+    pub fn request(&self) -> Option<&Bytes> {
+        self.rare.as_ref()?.request.as_ref()
     }
 
     /// Sets the owner of the operation and of its key.
     #[must_use]
     pub fn with_owner(mut self, owner: Option<Owner>) -> Self {
-        if let Some(key) = &mut self.key {
+        if let Some(key) = self.key_mut() {
             key.owner.clone_from(&owner);
         }
         Self { owner, ..self }
@@ -107,30 +131,30 @@ impl NewOperation {
     /// Sets the key under which a repeated request finds the operation. The key's owner
     /// becomes the operation's owner, whatever it was before.
     #[must_use]
-    pub fn with_key(self, key: IdempotencyKey) -> Self {
-        let key = IdempotencyKey {
-            owner: self.owner.clone(),
-            ..key
-        };
-        Self {
-            key: Some(key),
-            ..self
-        }
+    pub fn with_key(mut self, key: IdempotencyKey) -> Self {
+        let owner = self.owner.clone();
+        self.rare().key = Some(IdempotencyKey { owner, ..key });
+        self
     }
 
     /// Sets the data needed to rerun the operation. It is kept while the operation is live.
     #[must_use]
-    pub fn with_request(self, request: Option<Bytes>) -> Self {
-        Self { request, ..self }
+    pub fn with_request(mut self, request: Option<Bytes>) -> Self {
+        if request.is_some() || self.rare.is_some() {
+            self.rare().request = request;
+        }
+        self
     }
 
     /// Sets the token under which the key was reserved.
     #[must_use]
-    pub fn with_reservation(self, token: FencingToken) -> Self {
-        Self {
-            reservation: Some(token),
-            ..self
-        }
+    pub fn with_reservation(mut self, token: FencingToken) -> Self {
+        self.rare().reservation = Some(token);
+        self
+    }
+
+    fn rare(&mut self) -> &mut RareArguments {
+        self.rare.get_or_insert_default()
     }
 }
 

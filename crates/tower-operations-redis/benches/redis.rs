@@ -249,6 +249,11 @@ fn benchmark(redis: &Redis, calls: usize, command: &[&str]) -> f64 {
         .output()
         .expect("redis-benchmark is installed");
     let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let last = text.lines().last().unwrap_or_default();
     let second = last.rsplit("\",\"").nth(6).unwrap_or_default();
     second
@@ -263,7 +268,7 @@ fn raw_insert(redis: &Redis) -> f64 {
     let cell = "bench/{__rand_int____rand_int____rand_int__}";
     words.extend([cell, "bench/list", "bench/", "__rand_int____rand_int__"]);
     words.extend([
-        "1", "60000", "", "", "0", "v", "1", "t", "1", "s", "pending", "h", &head,
+        "1", "60000", "", "", "", "0", "v", "1", "t", "1", "s", "pending", "h", &head,
     ]);
     benchmark(redis, 60_000, &words)
 }
@@ -301,7 +306,7 @@ async fn raw_replace(redis: &Redis, state: &str, result: usize) -> f64 {
     } else {
         (at, removed)
     };
-    words.extend(["__rand_int__", "1", "1", "", at, removed, "60000"]);
+    words.extend(["__rand_int__", "1", "1", "", "", at, removed, "60000"]);
     words.extend(["v", "1", "t", "1", "s", state, "h", &head]);
     if !result.is_empty() {
         words.extend(["r", &result, "x", at]);
@@ -310,5 +315,8 @@ async fn raw_replace(redis: &Redis, state: &str, result: usize) -> f64 {
 }
 
 fn raw_read(redis: &Redis) -> f64 {
-    benchmark(redis, 100_000, &["HMGET", "bench/{__rand_int__}", "h", "r"])
+    let script = script!("read.lua");
+    let cell = "bench/{__rand_int__}";
+    let words = ["EVALSHA", script.get_hash(), "1", cell, "bench/", ""];
+    benchmark(redis, 100_000, &words)
 }

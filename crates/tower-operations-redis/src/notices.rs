@@ -32,7 +32,11 @@ use super::{
 const WAITING: usize = 4096;
 
 /// The maximum number of notices in one message.
-const TOGETHER: usize = 128;
+const TOGETHER: usize = 1024;
+
+/// The time during which notices gather after a message, since each message interrupts the server
+/// between two writes to its disk.
+const GATHERING: Duration = Duration::from_millis(2);
 
 /// The interval at which the subscription is checked.
 const ALIVE: Duration = Duration::from_secs(5);
@@ -168,6 +172,7 @@ async fn tell(
             let error = failure.into_store_error().report();
             tracing::debug!(error, "notices not sent");
         }
+        sleep(GATHERING).await;
     }
 }
 

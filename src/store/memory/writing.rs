@@ -54,10 +54,9 @@ impl<T: Payload> MemoryStore<T> {
     ) -> Result<InsertedEntry<T>, StoreError> {
         let record = Record::create(new, now.wall);
         let of_key = new
-            .key
-            .as_ref()
+            .key()
             .map_or(0, |key| KeyEntry::<T>::of_operation(key, &new.id).weight());
-        let of_request = new.request.as_ref().map_or(0, bytes::Bytes::len);
+        let of_request = new.request().map_or(0, bytes::Bytes::len);
         let of_operation = self.limits.weigh(&record, of_request);
         let weight = of_operation.bytes() + of_key;
         let wanted = NeededRoom {
@@ -101,7 +100,7 @@ impl<T: Payload> MemoryStore<T> {
         now: CurrentTime,
     ) -> Result<InsertedEntry<T>, StoreError> {
         // Held to the end, so that key and operation are created together.
-        let mut keyring = new.key.as_ref().map(|key| {
+        let mut keyring = new.key().map(|key| {
             let name = key.scoped_name();
             let keyring = self.lock_key(&name);
             (key, name, keyring)
@@ -109,7 +108,7 @@ impl<T: Payload> MemoryStore<T> {
         if let Some((key, name, keyring)) = &keyring
             && let Some(entry) = keyring.get(name)
             && !new
-                .reservation
+                .reservation()
                 .is_some_and(|token| entry.is_reserved_by(token, now.tick))
             && let Some(held) =
                 entry.look_up(key, now.tick, |id| self.made_by(name, id, Clone::clone))
@@ -160,7 +159,7 @@ impl<T: Payload> MemoryStore<T> {
             hashed,
             lease_ends,
             name.clone(),
-            new.request.clone(),
+            new.request().cloned(),
         );
         let (slot, mut replaced) = shard.insert(hashed, entry, term);
         self.close_accounts(replaced.as_slice());

@@ -28,7 +28,7 @@ where
     let mut large = Vec::new();
     for (length, costs) in [(1, &mut small), (LARGE, &mut large)] {
         let original = create_ended(&store, length).await;
-        let key = original.key.clone().unwrap();
+        let key = original.key().cloned().unwrap();
         let other = IdempotencyKey::new(key.owner.clone(), "another key", [1; 32]);
         let bare = NewOperation::new(original.id.clone()).with_owner(original.owner.clone());
         let mut by_key = original.clone();

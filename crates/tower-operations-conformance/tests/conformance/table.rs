@@ -515,13 +515,13 @@ impl Repository for Table {
             false => record,
         };
         let mut rows = self.rows().await;
-        if let Some(key) = &new.key
+        if let Some(key) = new.key()
             && !self.breaks(Fault::KeysAreIgnored)
             && let Some(held) = self.key_state(&rows, key)
         {
             let is_mine = matches!(held, Reservation::InProgress)
                 && (self.breaks(Fault::ReservationsAreIgnored)
-                    || Some(rows.keys[&self.stored_name(key)].token) == new.reservation);
+                    || Some(rows.keys[&self.stored_name(key)].token) == new.reservation());
             match held {
                 _ if is_mine => {}
                 Reservation::Operation(record) => return Ok(Created::Existing(record)),
@@ -529,7 +529,7 @@ impl Repository for Table {
             }
         }
         let name = self.name(&new.id);
-        let key = new.key.as_ref().map(|key| {
+        let key = new.key().map(|key| {
             let row = KeyRow {
                 fingerprint: key.fingerprint,
                 token: FencingToken::from_number(0),
@@ -565,10 +565,10 @@ impl Repository for Table {
             record: record.clone(),
             number: rows.created,
             created: Instant::now(),
+            request: new.request().cloned(),
             until: new.lease.map(|lease| Instant::now() + lease.term),
             released_by: None,
             key: stored_name,
-            request: new.request,
         };
         rows.operations.insert(name, row);
         rows.keys.extend(late);

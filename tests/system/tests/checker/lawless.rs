@@ -125,7 +125,9 @@ impl Store for FaultyStore {
 impl Repository for FaultyStore {
     async fn create(&self, mut new: NewOperation) -> Answer<Created<RecordedResponse>> {
         let memory = self.memory().await;
-        new.key = new.key.map(|key| self.key(key));
+        if let Some(key) = new.key_mut() {
+            *key = self.key(key.clone());
+        }
         if self.breaks(Law::Durability) {
             let this = self.clone();
             let record = Record::create(&new, SystemTime::now());
