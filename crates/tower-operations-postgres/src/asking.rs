@@ -11,9 +11,11 @@ use tokio::time::timeout;
 use tower_operations::store::{StoreError, StoreResult};
 
 use super::{
+    batches::Batches,
     connections::PostgresConnections,
     error::{Unexpected, store_error},
     notices::PostgresNotices,
+    rows::{ChangedRow, EndedRow, InsertedRow},
     statements::Statements,
 };
 
@@ -21,6 +23,9 @@ use super::{
 pub struct PostgresEngine {
     pub(super) connections: Arc<PostgresConnections>,
     pub(super) statements: Arc<Statements>,
+    pub(super) inserts: Arc<Batches<InsertedRow>>,
+    pub(super) changes: Arc<Batches<ChangedRow>>,
+    pub(super) ends: Arc<Batches<EndedRow>>,
     pub(super) notices: PostgresNotices,
     /// Whether a server that can lose acknowledged changes is refused.
     pub(super) durable: bool,
@@ -37,7 +42,29 @@ impl fmt::Debug for PostgresEngine {
 pub(super) type SqlQuery<'a> = Query<'a, Sql, PgArguments>;
 
 /// The time-out of a statement, after which the server counts as unavailable.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Runs `ask` on a free connection.
+pub(super) async fn ask<A>(
+    connections: &Arc<PostgresConnections>,
+    ask: impl AsyncFnOnce(&mut PgConnection) -> Result<A, sqlx::Error>,
+) -> StoreResult<A> {
+    let answered = async {
+        let mut lent = connections.lend().await?;
+        let answer = ask(lent.begin()?).await?;
+        lent.done();
+        Ok(answer)
+    };
+    match timeout(PATIENCE, answered).await {
+        Ok(answer) => answer.map_err(store_error),
+        Err(_) => Err(late()),
+    }
+}
+
+/// Returns the error of a statement that was not answered in time.
+pub(super) fn late() -> StoreError {
+    StoreError::unavailable("no answer in time")
+}
 
 impl PostgresEngine {
     /// Runs `ask` on a free connection.
@@ -45,16 +72,7 @@ impl PostgresEngine {
         &self,
         ask: impl AsyncFnOnce(&mut PgConnection) -> Result<A, sqlx::Error>,
     ) -> StoreResult<A> {
-        let answered = async {
-            let mut lent = self.connections.lend().await?;
-            let answer = ask(lent.begin()?).await?;
-            lent.done();
-            Ok(answer)
-        };
-        match timeout(PATIENCE, answered).await {
-            Ok(answer) => answer.map_err(store_error),
-            Err(_) => Err(StoreError::unavailable("no answer in time")),
-        }
+        self::ask(&self.connections, ask).await
     }
 
     pub(super) async fn row(&self, ask: SqlQuery<'_>) -> StoreResult<PgRow> {

@@ -7,6 +7,7 @@ use tower_operations::engine::{EngineStore, Notifier};
 use super::{
     PostgresError, PostgresStore,
     asking::PostgresEngine,
+    batches::Batches,
     connections::PostgresConnections,
     names::PostgresNames,
     notices::{Channel, PostgresNotices},
@@ -130,6 +131,9 @@ impl<T> PostgresBuilder<T> {
         };
         let notices = PostgresNotices::begin(channel, Arc::clone(&notifier));
         let engine = PostgresEngine {
+            inserts: Batches::new(&connections, &statements),
+            changes: Batches::new(&connections, &statements),
+            ends: Batches::new(&connections, &statements),
             connections,
             statements,
             notices,

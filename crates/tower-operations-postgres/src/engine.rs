@@ -1,5 +1,6 @@
-//! The engine: each promise of [`Engine`] is one statement. A conditional change that does
-//! not happen takes a second statement, which reads the present cell.
+//! The engine: each promise of [`Engine`] is one statement, which concurrent callers share where
+//! it creates, changes or ends an operation. A conditional change that does not happen takes two
+//! more: one of its own, and one that reads the present cell.
 
 mod keys;
 mod lists;
@@ -20,6 +21,7 @@ use tower_operations::{
 use super::{
     asking::{PostgresEngine, SqlQuery},
     error::{Unexpected, full, store_error},
+    rows::{ChangedRow, EndedRow, InsertedRow},
     schema,
     values::{abandoned, bytes, digits, key_cell, micros, moment, optional_bytes, stamp, text},
 };
@@ -108,21 +110,15 @@ impl Engine for PostgresEngine {
         if new.key.is_some() {
             return self.insert_with_key(&new).await;
         }
-        let id = new.id.to_string();
-        let (version, token) = stamp(new.stamp);
-        let ask = query(&self.statements.insert)
-            .bind(&id)
-            .bind(version)
-            .bind(token)
-            .bind(new.state.as_str())
-            .bind(new.owner.map(|owner| owner.as_str().as_bytes()))
-            .bind(new.head)
-            .bind(new.lease.map(micros))
-            .bind(new.request);
-        match self.count(ask).await.map_err(full)? {
+        match self
+            .inserts
+            .write(InsertedRow::new(&new))
+            .await
+            .map_err(full)?
+        {
+            true => Ok(Inserted::Done),
             // The id is taken, or its operation has expired.
-            0 => self.insert_with_key(&new).await,
-            _ => Ok(Inserted::Done),
+            false => self.insert_with_key(&new).await,
         }
     }
 
@@ -134,6 +130,21 @@ impl Engine for PostgresEngine {
     ) -> StoreResult<Replaced> {
         fits(next.head)?;
         fits(next.result.unwrap_or_default())?;
+        let is_changed = match (next.expires_at, next.lease) {
+            (Some(_), _) => self.ends.write(EndedRow::new(id, expected, &next)).await?,
+            (None, LeaseChange::Keep) => {
+                self.changes
+                    .write(ChangedRow::new(id, expected, &next))
+                    .await?
+            }
+            // Leases change hands rarely.
+            (None, LeaseChange::Reclaim(_) | LeaseChange::Transfer(_)) => false,
+        };
+        if is_changed {
+            return Ok(Replaced::Done);
+        }
+        // The stamp differs, or another transaction holds the row, for which a joint statement
+        // does not wait.
         let name = id.to_string();
         let statements = &*self.statements;
         let sql = match (next.expires_at, next.lease) {

@@ -1,6 +1,6 @@
 //! The errors, and whether a retry can help.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, sync::Arc};
 
 use sqlx::Error as SqlError;
 use tower_operations::store::StoreError;
@@ -90,8 +90,8 @@ fn text(error: &SqlError) -> String {
 /// [`PostgresStore`](crate::PostgresStore).
 ///
 /// The text of the error is the server's message, without the line of PostgreSQL's own source.
-#[derive(Debug)]
-pub struct DriverError(SqlError);
+#[derive(Debug, Clone)]
+pub struct DriverError(Arc<SqlError>);
 
 impl DriverError {
     /// Returns the error of sqlx.
@@ -109,7 +109,7 @@ impl fmt::Display for DriverError {
 
 impl Error for DriverError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.0 {
+        match &*self.0 {
             // The source is the message that is shown already.
             SqlError::Database(_) => None,
             error => error.source(),
@@ -120,8 +120,23 @@ impl Error for DriverError {
 /// Converts an error of the driver.
 pub(super) fn store_error(error: SqlError) -> StoreError {
     match is_transient(&error) {
-        true => StoreError::unavailable(DriverError(error)),
-        false => StoreError::refused(DriverError(error)),
+        true => StoreError::unavailable(DriverError(error.into())),
+        false => StoreError::refused(DriverError(error.into())),
+    }
+}
+
+/// Returns the same error for another caller of a joint statement.
+pub(super) fn copy_of(error: &StoreError) -> StoreError {
+    let copy = |source: &(dyn Error + Send + Sync + 'static)| -> Box<dyn Error + Send + Sync> {
+        match source.downcast_ref::<DriverError>() {
+            Some(error) => error.clone().into(),
+            None => source.to_string().into(),
+        }
+    };
+    match error {
+        StoreError::Unavailable(source) => StoreError::Unavailable(copy(&**source)),
+        StoreError::Refused(source) => StoreError::Refused(copy(&**source)),
+        other => StoreError::unavailable(other.report()),
     }
 }
 

@@ -1,12 +1,14 @@
 #![doc = include_str!("../README.md")]
 
 mod asking;
+mod batches;
 mod builder;
 mod connections;
 mod engine;
 mod error;
 mod names;
 mod notices;
+mod rows;
 mod schema;
 mod statements;
 mod values;

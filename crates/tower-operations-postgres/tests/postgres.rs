@@ -3,6 +3,8 @@
 
 use test_support::{pages, postgres as server, repetition, stranger};
 
+#[path = "postgres/batches.rs"]
+mod batches;
 #[path = "postgres/common.rs"]
 mod common;
 #[path = "postgres/crashes.rs"]

@@ -113,6 +113,19 @@ async fn no_statement_reads_the_whole_table() {
             "operations_pkey",
         ),
         (
+            include_str!("../../src/sql/change_many.sql"),
+            "'{live-1,live-2}'::text[], '{2,2}'::bigint[], '{1,2}'::bigint[], '{3,3}'::bigint[],
+                '{1,2}'::bigint[], '{running,running}'::text[], '{a,b}'::bytea[]",
+            "operations_pkey",
+        ),
+        (
+            include_str!("../../src/sql/end_many.sql"),
+            "'{live-1,live-2}'::text[], '{2,2}'::bigint[], '{1,2}'::bigint[], '{3,3}'::bigint[],
+                '{1,2}'::bigint[], '{failed,failed}'::text[], '{a,b}'::bytea[], '{a,b}'::bytea[],
+                '{1,2}'::bigint[]",
+            "operations_pkey",
+        ),
+        (
             include_str!("../../src/sql/change.sql"),
             "'live-1'::text, 2::bigint, 1::bigint, 3::bigint, 1::bigint, 'running'::text, ''::bytea",
             "operations_pkey",

@@ -1,0 +1,224 @@
+//! Writes of concurrent callers share statements, and have results of their own.
+
+use std::{future::Future, pin::pin, task::Context};
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection, raw_sql};
+use tokio::time::timeout;
+use tower_operations::{
+    OperationId, Outcome,
+    store::{Created, FencingToken, Repository, Store, StoreError, Version, Written},
+};
+use tower_operations_postgres::PostgresStore;
+
+use crate::{
+    common::{STUCK, create, pool, store, success, url, without_lease},
+    proxy::Proxy,
+    server::Postgres,
+};
+
+/// Runs all at the same time.
+async fn join_all<F>(all: impl IntoIterator<Item = F>) -> Vec<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let tasks: Vec<_> = all.into_iter().map(tokio::spawn).collect();
+    let mut results = Vec::new();
+    for task in tasks {
+        results.push(task.await.unwrap());
+    }
+    results
+}
+
+/// Creates operations at the same time.
+async fn create_all(store: &PostgresStore, count: usize) -> Vec<(OperationId, FencingToken)> {
+    let creates = (0..count).map(|_| {
+        let store = store.clone();
+        async move { create(&store).await }
+    });
+    join_all(creates).await
+}
+
+/// Ends operations at the same time, each with the result of its number.
+async fn finish_all(
+    store: &PostgresStore,
+    created: &[(OperationId, FencingToken)],
+    result: impl Fn(usize) -> String,
+) {
+    let ends = created
+        .iter()
+        .cloned()
+        .enumerate()
+        .map(|(number, (id, token))| {
+            let (store, outcome) = (store.clone(), success(result(number)));
+            async move { store.finish(&id, token, outcome, None).await }
+        });
+    for ended in join_all(ends).await {
+        assert!(matches!(ended, Ok(Written::Done(_))));
+    }
+}
+
+async fn admin(server: &Postgres) -> PgConnection {
+    PgConnection::connect(&url(server.port())).await.unwrap()
+}
+
+async fn run(admin: &mut PgConnection, sql: &str) {
+    let sql = AssertSqlSafe(sql.to_owned());
+    raw_sql(sql).execute(admin).await.unwrap();
+}
+
+#[tokio::test]
+async fn concurrent_writes_share_a_statement() {
+    let server = Postgres::start().await;
+    let proxy = Proxy::before(server.port()).await;
+    let store = PostgresStore::connect(pool(proxy.port(), 4)).await.unwrap();
+    proxy.executed();
+    let created = create_all(&store, 100).await;
+    assert_eq!(proxy.executed().len(), 1, "a hundred creates");
+    let starts = created.iter().cloned().map(|(id, token)| {
+        let store = store.clone();
+        async move { store.start(&id, token).await }
+    });
+    for started in join_all(starts).await {
+        assert!(matches!(started, Ok(Written::Done(_))));
+    }
+    assert_eq!(proxy.executed().len(), 1, "a hundred starts");
+    finish_all(&store, &created, |number| number.to_string()).await;
+    assert_eq!(proxy.executed().len(), 1, "a hundred ends");
+    for (number, (id, _)) in created.iter().enumerate() {
+        let record = store.get(id).await.unwrap().unwrap();
+        let result = record.operation().result().unwrap();
+        assert_eq!(result.body(), number.to_string().as_bytes());
+    }
+}
+
+/// The results of a few large operations would be one very large message.
+#[tokio::test]
+async fn large_results_do_not_share_a_statement() {
+    let server = Postgres::start().await;
+    let proxy = Proxy::before(server.port()).await;
+    let store = PostgresStore::connect(pool(proxy.port(), 4)).await.unwrap();
+    let created = create_all(&store, 3).await;
+    proxy.executed();
+    finish_all(&store, &created, |_| "x".repeat(2 << 20)).await;
+    assert_eq!(proxy.executed().len(), 3);
+}
+
+#[tokio::test]
+async fn concurrent_changes_of_one_operation_happen_once() {
+    let server = Postgres::start().await;
+    let stores = [store(&server).await, store(&server).await];
+    for _ in 0..20 {
+        let (id, _) = create(&stores[0]).await;
+        let ends = (0..6).map(|number| {
+            let outcome = Outcome::CanceledFor(format!("by {number}").into());
+            let (store, id) = (stores[number % 2].clone(), id.clone());
+            async move { store.force_finish(&id, Version::FIRST, outcome).await }
+        });
+        let ends = join_all(ends).await;
+        let done: Vec<_> = (ends.iter())
+            .filter_map(|end| match end.as_ref().unwrap() {
+                Written::Done(record) => Some(record.operation().clone()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(done.len(), 1);
+        let stored = stores[1].get(&id).await.unwrap().unwrap();
+        assert_eq!(
+            format!("{:?}", stored.operation()),
+            format!("{:?}", done[0])
+        );
+    }
+}
+
+#[tokio::test]
+async fn concurrent_creates_of_one_id_happen_once() {
+    let server = Postgres::start().await;
+    let store = store(&server).await;
+    let creates = (0..6).map(|_| {
+        let store = store.clone();
+        async move { store.create(without_lease("one")).await }
+    });
+    let creates = join_all(creates).await;
+    let new = (creates.iter()).filter(|created| matches!(created, Ok(Created::New(_))));
+    assert_eq!(new.count(), 1);
+    let existing = (creates.iter()).filter(|created| matches!(created, Ok(Created::Existing(_))));
+    assert_eq!(existing.count(), 5);
+}
+
+#[tokio::test]
+async fn a_row_that_another_transaction_holds_delays_only_its_operation() {
+    let server = Postgres::start().await;
+    let store = store(&server).await;
+    let created = create_all(&store, 5).await;
+    let mut admin = admin(&server).await;
+    let held = &created[2].0;
+    run(
+        &mut admin,
+        &format!("BEGIN; SELECT FROM operations WHERE id = '{held}' FOR UPDATE"),
+    )
+    .await;
+    let mut waiting = Vec::new();
+    for (id, token) in &created {
+        let (store, id, token) = (store.clone(), id.clone(), *token);
+        waiting.push(tokio::spawn(async move {
+            store.finish(&id, token, success("x"), None).await
+        }));
+    }
+    let last = waiting.remove(2);
+    for waiting in waiting {
+        let ended = timeout(STUCK / 2, waiting)
+            .await
+            .expect("it is not delayed");
+        assert!(matches!(ended.unwrap(), Ok(Written::Done(_))));
+    }
+    // Later writes are not delayed either.
+    timeout(STUCK / 2, create(&store)).await.expect("a create");
+    assert!(!last.is_finished());
+    run(&mut admin, "COMMIT").await;
+    let ended = timeout(STUCK, last).await.expect("the row is free");
+    assert!(matches!(ended.unwrap(), Ok(Written::Done(_))));
+}
+
+#[tokio::test]
+async fn a_row_that_is_refused_fails_no_other_row() {
+    let server = Postgres::start().await;
+    let store = store(&server).await;
+    let mut admin = admin(&server).await;
+    run(
+        &mut admin,
+        "ALTER TABLE operations ADD CHECK (id <> 'refused')",
+    )
+    .await;
+    let ids = ["a", "refused", "z"];
+    let created = join_all(ids.map(|id| {
+        let store = store.clone();
+        async move { store.create(without_lease(id)).await }
+    }))
+    .await;
+    assert!(matches!(created[0], Ok(Created::New(_))));
+    assert!(matches!(created[1], Err(StoreError::Refused(_))));
+    assert!(matches!(created[2], Ok(Created::New(_))));
+}
+
+/// The task that sends a statement ends with its runtime.
+#[tokio::test]
+async fn writes_continue_after_the_runtime_of_a_writer_has_ended() {
+    let server = Postgres::start().await;
+    let store = store(&server).await;
+    let of_another = store.clone();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut create = pin!(of_another.create(without_lease("left")));
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            assert!(create.as_mut().poll(&mut context).is_pending());
+        });
+    })
+    .join()
+    .unwrap();
+    let new = timeout(STUCK, store.create(without_lease("later"))).await;
+    assert!(matches!(new.expect("in time"), Ok(Created::New(_))));
+}
