@@ -15,7 +15,6 @@ use super::{
     connections::PostgresConnections,
     error::{Unexpected, store_error},
     notices::PostgresNotices,
-    rows::{ChangedRow, EndedRow, InsertedRow},
     statements::Statements,
 };
 
@@ -23,9 +22,7 @@ use super::{
 pub struct PostgresEngine {
     pub(super) connections: Arc<PostgresConnections>,
     pub(super) statements: Arc<Statements>,
-    pub(super) inserts: Arc<Batches<InsertedRow>>,
-    pub(super) changes: Arc<Batches<ChangedRow>>,
-    pub(super) ends: Arc<Batches<EndedRow>>,
+    pub(super) batches: Arc<Batches>,
     pub(super) notices: PostgresNotices,
     /// Whether a server that can lose acknowledged changes is refused.
     pub(super) durable: bool,

@@ -1,6 +1,6 @@
 //! Writes of concurrent callers, joined into one statement.
 //!
-//! A commit costs the server more than a row. A write leaves at once if no statement of its kind
+//! A commit costs the server more than a row. A write leaves at once if no such statement
 //! is under way on this node; otherwise it waits for its end, and leaves in one statement with all
 //! that have come meanwhile. Each write has its own result, as if it had a statement of its own.
 //! A statement never waits for a row that another transaction holds, since that would delay all
@@ -16,9 +16,10 @@ use tokio::{sync::oneshot, time::timeout};
 use tower_operations::store::{StoreError, StoreResult};
 
 use super::{
-    asking::{PATIENCE, SqlQuery, ask, late},
+    asking::{PATIENCE, ask, late},
     connections::PostgresConnections,
     error::{copy_of, store_error},
+    rows::WriteRow,
     statements::Statements,
 };
 
@@ -28,37 +29,26 @@ const ROWS: usize = 128;
 /// The size in bytes above which a statement takes no further row.
 const BYTES: usize = 1 << 20;
 
-/// One row of a statement that writes several.
-pub(super) trait BatchRow: Sized + Send + Sync + 'static {
-    /// Returns the id of the operation.
-    fn id(&self) -> &str;
-
-    /// Returns the approximate size in bytes.
-    fn bytes(&self) -> usize;
-
-    /// Returns the statement, which answers the id of each row that was written.
-    fn query<'q>(statements: &Statements, rows: &'q [Self]) -> SqlQuery<'q>;
-}
-
-/// The writes of one kind.
-pub(super) struct Batches<W> {
+/// The writes of a node.
+pub(super) struct Batches {
     connections: Arc<PostgresConnections>,
     statements: Arc<Statements>,
-    queue: Mutex<WriteQueue<W>>,
+    queue: Mutex<WriteQueue>,
 }
 
-struct WriteQueue<W> {
-    waiting: VecDeque<QueuedWrite<W>>,
+#[derive(Default)]
+struct WriteQueue {
+    waiting: VecDeque<QueuedWrite>,
     /// Whether a task sends statements.
     is_sending: bool,
 }
 
-struct QueuedWrite<W> {
-    row: W,
+struct QueuedWrite {
+    row: WriteRow,
     answer: oneshot::Sender<StoreResult<bool>>,
 }
 
-impl<W: BatchRow> Batches<W> {
+impl Batches {
     pub(super) fn new(
         connections: &Arc<PostgresConnections>,
         statements: &Arc<Statements>,
@@ -66,15 +56,12 @@ impl<W: BatchRow> Batches<W> {
         Arc::new(Self {
             connections: Arc::clone(connections),
             statements: Arc::clone(statements),
-            queue: Mutex::new(WriteQueue {
-                waiting: VecDeque::new(),
-                is_sending: false,
-            }),
+            queue: Mutex::default(),
         })
     }
 
     /// Writes a row. Returns whether it was written.
-    pub(super) async fn write(self: &Arc<Self>, row: W) -> StoreResult<bool> {
+    pub(super) async fn write(self: &Arc<Self>, row: WriteRow) -> StoreResult<bool> {
         let (answer, answered) = oneshot::channel();
         let was_sending = {
             let mut queue = self.queue();
@@ -99,9 +86,9 @@ impl<W: BatchRow> Batches<W> {
     /// Takes the writes of the next statement, sorted so that two statements on the same rows do
     /// not deadlock. Two writes of one operation never share a statement, whose answer could not
     /// tell them apart. Without writes, the sender has ended.
-    fn take(&self) -> Vec<QueuedWrite<W>> {
+    fn take(&self) -> Vec<QueuedWrite> {
         let mut queue = self.queue();
-        let mut taken: Vec<QueuedWrite<W>> = Vec::new();
+        let mut taken: Vec<QueuedWrite> = Vec::new();
         let mut ids = HashSet::new();
         let (mut bytes, mut left) = (0, VecDeque::new());
         while taken.len() < ROWS
@@ -125,16 +112,14 @@ impl<W: BatchRow> Batches<W> {
     }
 
     /// Writes the rows in one statement, or in one each if a row cannot be written.
-    async fn send(&self, writes: Vec<QueuedWrite<W>>) {
-        let (rows, answers): (Vec<W>, Vec<_>) = (writes.into_iter())
-            .map(|write| (write.row, write.answer))
-            .unzip();
+    async fn send(&self, writes: Vec<QueuedWrite>) {
+        let rows: Vec<&WriteRow> = writes.iter().map(|write| &write.row).collect();
         let written = self.written(&rows).await;
         let is_one_bad = rows.len() > 1 && matches!(&written, Err(error) if !error.is_transient());
-        for (row, answer) in rows.iter().zip(answers) {
+        for QueuedWrite { row, answer } in writes {
             let written = match &written {
                 _ if is_one_bad => {
-                    let written = self.written(std::slice::from_ref(row)).await;
+                    let written = self.written(&[&row]).await;
                     written.map(|ids| !ids.is_empty())
                 }
                 Ok(ids) => Ok(ids.contains(row.id())),
@@ -146,8 +131,8 @@ impl<W: BatchRow> Batches<W> {
     }
 
     /// Runs the statement; returns the ids of the rows that were written.
-    async fn written(&self, rows: &[W]) -> StoreResult<HashSet<String>> {
-        let query = W::query(&self.statements, rows);
+    async fn written(&self, rows: &[&WriteRow]) -> StoreResult<HashSet<String>> {
+        let query = WriteRow::query(&self.statements, rows);
         let written = ask(&self.connections, async |connection| {
             query.fetch_all(connection).await
         });
@@ -156,20 +141,20 @@ impl<W: BatchRow> Batches<W> {
         ids.collect()
     }
 
-    fn queue(&self) -> MutexGuard<'_, WriteQueue<W>> {
+    fn queue(&self) -> MutexGuard<'_, WriteQueue> {
         // A critical section only moves finished values.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A task that sends statements until no write waits.
-struct BatchSender<W: BatchRow> {
-    batches: Arc<Batches<W>>,
+struct BatchSender {
+    batches: Arc<Batches>,
     /// Whether the queue has noted the end of this sender.
     is_over: bool,
 }
 
-impl<W: BatchRow> BatchSender<W> {
+impl BatchSender {
     async fn run(mut self) {
         loop {
             let writes = self.batches.take();
@@ -182,7 +167,7 @@ impl<W: BatchRow> BatchSender<W> {
     }
 }
 
-impl<W: BatchRow> Drop for BatchSender<W> {
+impl Drop for BatchSender {
     /// Ends a sender whose runtime ends. The writes that wait get an error, since no other sender
     /// may come.
     fn drop(&mut self) {

@@ -131,9 +131,7 @@ impl<T> PostgresBuilder<T> {
         };
         let notices = PostgresNotices::begin(channel, Arc::clone(&notifier));
         let engine = PostgresEngine {
-            inserts: Batches::new(&connections, &statements),
-            changes: Batches::new(&connections, &statements),
-            ends: Batches::new(&connections, &statements),
+            batches: Batches::new(&connections, &statements),
             connections,
             statements,
             notices,

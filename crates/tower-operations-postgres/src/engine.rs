@@ -21,7 +21,7 @@ use tower_operations::{
 use super::{
     asking::{PostgresEngine, SqlQuery},
     error::{Unexpected, full, store_error},
-    rows::{ChangedRow, EndedRow, InsertedRow},
+    rows::{ChangedRow, EndedRow, InsertedRow, WriteRow},
     schema,
     values::{abandoned, bytes, digits, key_cell, micros, moment, optional_bytes, stamp, text},
 };
@@ -110,12 +110,8 @@ impl Engine for PostgresEngine {
         if new.key.is_some() {
             return self.insert_with_key(&new).await;
         }
-        match self
-            .inserts
-            .write(InsertedRow::new(&new))
-            .await
-            .map_err(full)?
-        {
+        let row = WriteRow::Insert(InsertedRow::new(&new));
+        match self.batches.write(row).await.map_err(full)? {
             true => Ok(Inserted::Done),
             // The id is taken, or its operation has expired.
             false => self.insert_with_key(&new).await,
@@ -130,21 +126,21 @@ impl Engine for PostgresEngine {
     ) -> StoreResult<Replaced> {
         fits(next.head)?;
         fits(next.result.unwrap_or_default())?;
-        let is_changed = match (next.expires_at, next.lease) {
-            (Some(_), _) => self.ends.write(EndedRow::new(id, expected, &next)).await?,
+        let row = match (next.expires_at, next.lease) {
+            (Some(_), _) => Some(WriteRow::End(EndedRow::new(id, expected, &next))),
             (None, LeaseChange::Keep) => {
-                self.changes
-                    .write(ChangedRow::new(id, expected, &next))
-                    .await?
+                Some(WriteRow::Change(ChangedRow::new(id, expected, &next)))
             }
             // Leases change hands rarely.
-            (None, LeaseChange::Reclaim(_) | LeaseChange::Transfer(_)) => false,
+            (None, LeaseChange::Reclaim(_) | LeaseChange::Transfer(_)) => None,
         };
-        if is_changed {
+        if let Some(row) = row
+            && self.batches.write(row).await?
+        {
             return Ok(Replaced::Done);
         }
-        // The stamp differs, or another transaction holds the row, for which a joint statement
-        // does not wait.
+        // The stamp differs, or another transaction holds the row or has just renewed its lease:
+        // a joint statement waits for none.
         let name = id.to_string();
         let statements = &*self.statements;
         let sql = match (next.expires_at, next.lease) {

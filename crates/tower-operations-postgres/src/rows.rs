@@ -8,10 +8,52 @@ use tower_operations::{
 
 use super::{
     asking::SqlQuery,
-    batches::BatchRow,
     statements::Statements,
     values::{micros, moment, stamp},
 };
+
+/// A row to write.
+pub(super) enum WriteRow {
+    Insert(InsertedRow),
+    Change(ChangedRow),
+    End(EndedRow),
+}
+
+impl WriteRow {
+    /// Returns the id of the operation.
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Self::Insert(row) => &row.id,
+            Self::Change(row) => &row.id,
+            Self::End(row) => &row.change.id,
+        }
+    }
+
+    /// Returns the approximate size in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let (head, more) = match self {
+            Self::Insert(row) => (&row.head, row.request.as_ref()),
+            Self::Change(row) => (&row.head, None),
+            Self::End(row) => (&row.change.head, row.result.as_ref()),
+        };
+        head.len() + more.map_or(0, Vec::len)
+    }
+
+    /// Returns the statement, which answers the id of each row that was written.
+    pub(super) fn query<'q>(statements: &Statements, rows: &[&'q Self]) -> SqlQuery<'q> {
+        let (mut inserts, mut changes, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        for row in rows {
+            match row {
+                Self::Insert(row) => inserts.push(row),
+                Self::Change(row) => changes.push(row),
+                Self::End(row) => ends.push(row),
+            }
+        }
+        let query = InsertedRow::bind(query(&statements.write), &inserts);
+        let query = ChangedRow::bind(query, &changes);
+        EndedRow::bind(query, &ends)
+    }
+}
 
 /// A new operation without a key.
 pub(super) struct InsertedRow {
@@ -39,19 +81,9 @@ impl InsertedRow {
             request: new.request.map(<[u8]>::to_vec),
         }
     }
-}
 
-impl BatchRow for InsertedRow {
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn bytes(&self) -> usize {
-        self.head.len() + self.request.as_ref().map_or(0, Vec::len)
-    }
-
-    fn query<'q>(statements: &Statements, rows: &'q [Self]) -> SqlQuery<'q> {
-        query(&statements.insert_many)
+    fn bind<'q>(query: SqlQuery<'q>, rows: &[&'q Self]) -> SqlQuery<'q> {
+        query
             .bind(column(rows, |row| &*row.id))
             .bind(column(rows, |row| row.version))
             .bind(column(rows, |row| row.token))
@@ -83,7 +115,6 @@ impl ChangedRow {
         }
     }
 
-    /// Binds the columns that every change has.
     fn bind<'q>(query: SqlQuery<'q>, rows: &[&'q Self]) -> SqlQuery<'q> {
         query
             .bind(column(rows, |row| &*row.id))
@@ -93,20 +124,6 @@ impl ChangedRow {
             .bind(column(rows, |row| row.next.1))
             .bind(column(rows, |row| row.state))
             .bind(column(rows, |row| &*row.head))
-    }
-}
-
-impl BatchRow for ChangedRow {
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn bytes(&self) -> usize {
-        self.head.len()
-    }
-
-    fn query<'q>(statements: &Statements, rows: &'q [Self]) -> SqlQuery<'q> {
-        Self::bind(query(&statements.change_many), &column(rows, |row| row))
     }
 }
 
@@ -125,26 +142,16 @@ impl EndedRow {
             expires_at: next.expires_at.map(|at| moment(at).rounded),
         }
     }
-}
 
-impl BatchRow for EndedRow {
-    fn id(&self) -> &str {
-        &self.change.id
-    }
-
-    fn bytes(&self) -> usize {
-        self.change.bytes() + self.result.as_ref().map_or(0, Vec::len)
-    }
-
-    fn query<'q>(statements: &Statements, rows: &'q [Self]) -> SqlQuery<'q> {
+    fn bind<'q>(query: SqlQuery<'q>, rows: &[&'q Self]) -> SqlQuery<'q> {
         let changes = column(rows, |row| &row.change);
-        ChangedRow::bind(query(&statements.end_many), &changes)
+        ChangedRow::bind(query, &changes)
             .bind(column(rows, |row| row.result.as_deref()))
             .bind(column(rows, |row| row.expires_at))
     }
 }
 
 /// Returns one column of the rows.
-fn column<'a, R, V>(rows: &'a [R], value: impl Fn(&'a R) -> V) -> Vec<V> {
-    rows.iter().map(value).collect()
+fn column<'q, R, V>(rows: &[&'q R], value: impl Fn(&'q R) -> V) -> Vec<V> {
+    rows.iter().map(|row| value(row)).collect()
 }

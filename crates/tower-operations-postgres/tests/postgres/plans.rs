@@ -34,6 +34,16 @@ const ROWS: &str = "
     FROM generate_series(1, 100) AS n;
     ANALYZE operations, operations_keys";
 
+/// The arguments of `write.sql`.
+const WRITE: &str = "'{new}'::text[], '{1}'::bigint[], '{1}'::bigint[], '{pending}'::text[],
+    '{a}'::bytea[], '{a}'::bytea[], '{1}'::bigint[], '{a}'::bytea[],
+    '{live-1,live-2}'::text[], '{2,2}'::bigint[], '{1,2}'::bigint[],
+    '{3,3}'::bigint[], '{1,2}'::bigint[], '{running,running}'::text[],
+    '{a,b}'::bytea[],
+    '{live-3,live-4}'::text[], '{2,2}'::bigint[], '{3,4}'::bigint[],
+    '{3,3}'::bigint[], '{3,4}'::bigint[], '{failed,failed}'::text[],
+    '{a,b}'::bytea[], '{a,b}'::bytea[], '{1,2}'::bigint[]";
+
 /// Returns the plan of a statement, generic or for these arguments.
 async fn plan(connection: &mut PgConnection, sql: &str, arguments: &str, generic: bool) -> String {
     let sql = NAMES.iter().fold(sql.to_owned(), |sql, (place, name)| {
@@ -113,16 +123,8 @@ async fn no_statement_reads_the_whole_table() {
             "operations_pkey",
         ),
         (
-            include_str!("../../src/sql/change_many.sql"),
-            "'{live-1,live-2}'::text[], '{2,2}'::bigint[], '{1,2}'::bigint[], '{3,3}'::bigint[],
-                '{1,2}'::bigint[], '{running,running}'::text[], '{a,b}'::bytea[]",
-            "operations_pkey",
-        ),
-        (
-            include_str!("../../src/sql/end_many.sql"),
-            "'{live-1,live-2}'::text[], '{2,2}'::bigint[], '{1,2}'::bigint[], '{3,3}'::bigint[],
-                '{1,2}'::bigint[], '{failed,failed}'::text[], '{a,b}'::bytea[], '{a,b}'::bytea[],
-                '{1,2}'::bigint[]",
+            include_str!("../../src/sql/write.sql"),
+            WRITE,
             "operations_pkey",
         ),
         (
@@ -203,5 +205,21 @@ async fn starts_and_reports_are_hot_updates() {
         }
         assert!(begun.elapsed() < crate::common::STUCK, "{all} updates");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// A plan is kept as long as the server does not know that the table has grown.
+#[tokio::test]
+async fn joint_writes_use_the_index_of_a_table_without_statistics() {
+    let server = Postgres::start().await;
+    PostgresStore::connect(pool(server.port(), 1))
+        .await
+        .unwrap();
+    let mut connection = PgConnection::connect(&url(server.port())).await.unwrap();
+    for generic in [true, false] {
+        let sql = include_str!("../../src/sql/write.sql");
+        let plan = plan(&mut connection, sql, WRITE, generic).await;
+        assert!(plan.contains("operations_pkey"), "{plan}");
+        assert!(!plan.contains("Seq Scan"), "{plan}");
     }
 }
