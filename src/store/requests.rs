@@ -34,7 +34,7 @@ pub struct NewOperation {
     /// Whether the holder already runs the operation. The operation is then running from
     /// its first version on, and started once.
     pub is_running: bool,
-    /// The parts that most operations do not have, in one place.
+    /// The arguments that most operations do not have, in one allocation.
     rare: Option<Box<RareArguments>>,
 }
 
@@ -68,7 +68,7 @@ impl NewOperation {
         self.rare.as_ref()?.key.as_ref()
     }
 
-    /// Returns the key for a change, such as a prefix that an adapter adds.
+    /// Returns a mutable reference to the key. An adapter can add a prefix.
     pub fn key_mut(&mut self) -> Option<&mut IdempotencyKey> {
         self.rare.as_mut()?.key.as_mut()
     }

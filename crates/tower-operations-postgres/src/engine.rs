@@ -73,6 +73,14 @@ impl PostgresEngine {
 /// its transport for less.
 const LARGEST: usize = 512 * 1024 * 1024;
 
+/// The size in bytes above which a row has a statement of its own, since it would hold up the
+/// others.
+const LARGE: usize = 64 * 1024;
+
+fn is_large(head: &[u8], body: Option<&[u8]>) -> bool {
+    head.len() + body.map_or(0, <[u8]>::len) > LARGE
+}
+
 fn fits(value: &[u8]) -> StoreResult<()> {
     match value.len() > LARGEST {
         true => Err(Unexpected::TooLarge(value.len()).into()),
@@ -107,7 +115,7 @@ impl Engine for PostgresEngine {
     async fn insert(&self, new: NewCell<'_>) -> StoreResult<Inserted> {
         fits(new.head)?;
         fits(new.request.unwrap_or_default())?;
-        if new.key.is_some() {
+        if new.key.is_some() || is_large(new.head, new.request) {
             return self.insert_with_key(&new).await;
         }
         let row = WriteRow::Insert(InsertedRow::new(&new));
@@ -127,6 +135,7 @@ impl Engine for PostgresEngine {
         fits(next.head)?;
         fits(next.result.unwrap_or_default())?;
         let row = match (next.expires_at, next.lease) {
+            _ if is_large(next.head, next.result) => None,
             (Some(_), _) => Some(WriteRow::End(EndedRow::new(id, expected, &next))),
             (None, LeaseChange::Keep) => {
                 Some(WriteRow::Change(ChangedRow::new(id, expected, &next)))
@@ -139,8 +148,8 @@ impl Engine for PostgresEngine {
         {
             return Ok(Replaced::Done);
         }
-        // The stamp differs, or another transaction holds the row or has just renewed its lease:
-        // a joint statement waits for none.
+        // The change is not for a joint statement, or its stamp differs, or another transaction
+        // holds the row or has just renewed its lease: a joint statement waits for none.
         let name = id.to_string();
         let statements = &*self.statements;
         let sql = match (next.expires_at, next.lease) {

@@ -125,6 +125,23 @@ pub(super) fn store_error(error: SqlError) -> StoreError {
     }
 }
 
+/// Returns whether a joint statement failed for one of its rows, perhaps, and has written none.
+/// Other errors concern the connection, or all rows.
+pub(super) fn may_be_of_one_row(error: &StoreError) -> bool {
+    let (StoreError::Unavailable(source) | StoreError::Refused(source)) = error else {
+        return false;
+    };
+    match source.downcast_ref().map(DriverError::as_sqlx) {
+        Some(SqlError::Database(error)) => {
+            let of_all = ["08", "40P01", "53", "57P"];
+            let code = error.code().unwrap_or_default();
+            !of_all.iter().any(|class| code.starts_with(class))
+        }
+        Some(_) => !error.is_transient(),
+        None => false,
+    }
+}
+
 /// Returns the same error for another caller of a joint statement.
 pub(super) fn copy_of(error: &StoreError) -> StoreError {
     let copy = |source: &(dyn Error + Send + Sync + 'static)| -> Box<dyn Error + Send + Sync> {
@@ -136,6 +153,8 @@ pub(super) fn copy_of(error: &StoreError) -> StoreError {
     match error {
         StoreError::Unavailable(source) => StoreError::Unavailable(copy(&**source)),
         StoreError::Refused(source) => StoreError::Refused(copy(&**source)),
+        StoreError::Full => StoreError::Full,
+        StoreError::FullForOwner => StoreError::FullForOwner,
         other => StoreError::unavailable(other.report()),
     }
 }

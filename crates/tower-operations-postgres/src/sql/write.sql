@@ -1,8 +1,9 @@
 -- Inserts, changes and ends several operations; answers the ids of those that were written. No id
 -- comes twice. Each row is looked up by its own index scan, whatever the statistics of the table
--- say, and is skipped if another transaction holds it. The arrays are subqueries, so that a plan
--- for any number of rows is as good as one for this number, and is kept. A place that is found is
--- locked, so its row is still the one with this version and token.
+-- say, and is skipped if another transaction holds it. Only an insert waits, for another insert of
+-- its id that has not committed. The arrays are subqueries, so that a plan for any number of rows
+-- is as good as one for this number, and is kept. A place that is found is locked, so its row is
+-- still the one with this version and token.
 WITH inserted AS (
     INSERT INTO {operations} (id, version, token, state, owner, head, lease_until, request)
     SELECT id, version, token, state, owner, head, now() + term * INTERVAL '1 microsecond', request
@@ -10,6 +11,8 @@ WITH inserted AS (
         (SELECT $1::text[]), (SELECT $2::bigint[]), (SELECT $3::bigint[]), (SELECT $4::text[]),
         (SELECT $5::bytea[]), (SELECT $6::bytea[]), (SELECT $7::bigint[]), (SELECT $8::bytea[])
     ) AS new (id, version, token, state, owner, head, term, request)
+    -- A conflict would wait for a transaction that changes the row. OFFSET keeps the index scan.
+    WHERE NOT EXISTS (SELECT FROM {operations} AS old WHERE old.id = new.id OFFSET 0)
     ON CONFLICT DO NOTHING
     RETURNING id
 ), changed AS (
@@ -25,7 +28,8 @@ WITH inserted AS (
         WHERE id = next.id AND version = next.was_version AND token = next.was_token
         FOR UPDATE SKIP LOCKED LIMIT 1
     ) AS found
-    WHERE o.ctid = found.ctid
+    -- The ids differ where partitions have equal places. IS TRUE keeps the join by place.
+    WHERE o.ctid = found.ctid AND (o.id = next.id) IS TRUE
     RETURNING o.id
 ), ended AS (
     UPDATE {operations} AS o
@@ -43,7 +47,8 @@ WITH inserted AS (
         WHERE id = next.id AND version = next.was_version AND token = next.was_token
         FOR UPDATE SKIP LOCKED LIMIT 1
     ) AS found
-    WHERE o.ctid = found.ctid
+    -- The ids differ where partitions have equal places. IS TRUE keeps the join by place.
+    WHERE o.ctid = found.ctid AND (o.id = next.id) IS TRUE
     RETURNING o.id
 )
 SELECT id FROM inserted UNION ALL SELECT id FROM changed UNION ALL SELECT id FROM ended

@@ -91,16 +91,19 @@ async fn concurrent_writes_share_a_statement() {
     }
 }
 
-/// The results of a few large operations would be one very large message.
 #[tokio::test]
-async fn large_results_do_not_share_a_statement() {
+async fn statements_are_bounded_in_bytes_and_large_results_have_their_own() {
     let server = Postgres::start().await;
     let proxy = Proxy::before(server.port()).await;
     let store = PostgresStore::connect(pool(proxy.port(), 4)).await.unwrap();
     let created = create_all(&store, 3).await;
     proxy.executed();
-    finish_all(&store, &created, |_| "x".repeat(2 << 20)).await;
-    assert_eq!(proxy.executed().len(), 3);
+    finish_all(&store, &created, |_| "x".repeat(100 * 1024)).await;
+    assert_eq!(proxy.executed().len(), 3, "a hundred KiB each");
+    let created = create_all(&store, 100).await;
+    proxy.executed();
+    finish_all(&store, &created, |_| "x".repeat(40 * 1024)).await;
+    assert_eq!(proxy.executed().len(), 4, "40 KiB each, a MiB a statement");
 }
 
 #[tokio::test]
@@ -221,4 +224,82 @@ async fn writes_continue_after_the_runtime_of_a_writer_has_ended() {
     .unwrap();
     let new = timeout(STUCK, store.create(without_lease("later"))).await;
     assert!(matches!(new.expect("in time"), Ok(Created::New(_))));
+}
+
+/// The task of the runtime that has begun to send may never run.
+#[tokio::test]
+async fn writes_do_not_wait_for_a_runtime_that_is_not_driven() {
+    let server = Postgres::start().await;
+    let store = store(&server).await;
+    let of_another = store.clone();
+    let (kept, runtime) = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let mut create = Box::pin(async move { of_another.create(without_lease("left")).await });
+        runtime.block_on(async {
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            assert!(create.as_mut().poll(&mut context).is_pending());
+        });
+        (create, runtime)
+    })
+    .join()
+    .unwrap();
+    let new = timeout(STUCK / 2, store.create(without_lease("later"))).await;
+    assert!(matches!(new.expect("in time"), Ok(Created::New(_))));
+    drop(kept);
+    runtime.shutdown_background();
+}
+
+#[tokio::test]
+async fn a_statement_that_waits_for_an_uncommitted_insert_holds_up_no_other_write() {
+    let server = Postgres::start().await;
+    let store = store(&server).await;
+    let mut admin = admin(&server).await;
+    let insert = "INSERT INTO operations (id, version, token, state, head)
+        VALUES ('taken', 1, 1, 'pending', '{}')";
+    run(&mut admin, &format!("BEGIN; {insert}")).await;
+    let of_taken = store.clone();
+    let waiting = tokio::spawn(async move { of_taken.create(without_lease("taken")).await });
+    while !waits_for_a_lock(&server).await {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let others = timeout(STUCK / 2, create_all(&store, 3)).await;
+    others.expect("they are not delayed");
+    run(&mut admin, "ROLLBACK").await;
+    let created = timeout(STUCK, waiting).await.expect("the id is free");
+    assert!(matches!(created.unwrap(), Ok(Created::New(_))));
+}
+
+#[tokio::test]
+async fn a_create_of_an_id_whose_row_is_held_delays_no_other_create() {
+    let server = Postgres::start().await;
+    let store = store(&server).await;
+    let (held, _) = create(&store).await;
+    let mut admin = admin(&server).await;
+    run(
+        &mut admin,
+        &format!("BEGIN; UPDATE operations SET request = '' WHERE id = '{held}'"),
+    )
+    .await;
+    let of_held = store.clone();
+    let id = held.to_string();
+    let again = tokio::spawn(async move { of_held.create(without_lease(&id)).await });
+    let beside = timeout(STUCK / 2, create_all(&store, 3)).await;
+    beside.expect("they are not delayed");
+    run(&mut admin, "ROLLBACK").await;
+    let again = timeout(STUCK, again).await.expect("the row is free");
+    assert!(matches!(again.unwrap(), Ok(Created::Existing(_))));
+}
+
+/// Returns whether a statement waits for a lock.
+async fn waits_for_a_lock(server: &Postgres) -> bool {
+    let mut connection = admin(server).await;
+    let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)";
+    let waits: bool = sqlx::query_scalar(waits)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    waits
 }
