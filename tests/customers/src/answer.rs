@@ -31,10 +31,16 @@ pub fn answer(
         (CallRequest::Post { .. }, StatusCode::OK) => CallAnswer::Result(outcome(body)),
         (CallRequest::Delete { .. }, StatusCode::NO_CONTENT) => CallAnswer::Deleted,
         (CallRequest::Result { .. }, StatusCode::ACCEPTED) => CallAnswer::Unfinished,
+        (CallRequest::Events { .. }, StatusCode::OK) => CallAnswer::Events {
+            seen: events(body).map(|event| event.seen).collect(),
+        },
         (
             CallRequest::Poll { .. } | CallRequest::Cancel { .. } | CallRequest::Delete { .. },
             StatusCode::OK,
-        ) => CallAnswer::Operation(sighting(headers, body)),
+        ) => {
+            let etag = text(headers, "etag").expect("an operation has its tag");
+            CallAnswer::Operation(sighting(etag, body))
+        }
         (CallRequest::Poll { .. }, StatusCode::NOT_MODIFIED) => CallAnswer::Unchanged {
             version: version(text(headers, "etag").expect("a 304 has its tag")),
         },
@@ -58,10 +64,33 @@ struct Representation<'a> {
     result: Option<&'a RawValue>,
 }
 
-fn sighting(headers: &HeaderMap, body: &[u8]) -> Sighting {
+/// An event of a stream.
+pub(crate) struct SeenEvent {
+    /// The id, for `Last-Event-ID`.
+    pub(crate) id: String,
+    pub(crate) seen: Sighting,
+}
+
+/// Returns the events of a stream that may have broken off in the middle of one.
+pub(crate) fn events(body: &[u8]) -> impl Iterator<Item = SeenEvent> {
+    let body = String::from_utf8_lossy(body).into_owned();
+    let whole = body.rfind("\n\n").map_or(0, |end| end + 1);
+    let blocks: Vec<String> = body[..whole].split("\n\n").map(str::to_owned).collect();
+    blocks.into_iter().filter_map(|block| {
+        let field = |name: &str| {
+            let values = block.lines().filter_map(|line| line.strip_prefix(name));
+            values.collect::<Vec<_>>().join("\n")
+        };
+        let (id, data) = (field("id: "), field("data: "));
+        // A comment keeps the connection alive.
+        let seen = (!id.is_empty()).then(|| sighting(&format!("W/\"{id}\""), data.as_bytes()))?;
+        Some(SeenEvent { id, seen })
+    })
+}
+
+fn sighting(etag: &str, body: &[u8]) -> Sighting {
     let representation: Representation<'_> = serde_json::from_slice(body)
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(body)));
-    let etag = text(headers, "etag").expect("an operation has its tag");
     Sighting {
         version: version(etag),
         state: representation.state,

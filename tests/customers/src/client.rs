@@ -10,7 +10,7 @@ use tower_operations_conformance::checker::{Call, CallAnswer, CallRequest, Entry
 
 use crate::{
     Cluster, Log, World,
-    answer::{answer, refused, text},
+    answer::{answer, events, refused, text},
     request::ClientRequest,
 };
 
@@ -24,6 +24,15 @@ pub struct Reply {
     pub answer: CallAnswer,
     /// The entity tag of the operation.
     pub etag: Option<String>,
+}
+
+/// What a customer saw of a stream of events.
+#[derive(Debug, Default)]
+pub struct Followed {
+    /// The id of the last event.
+    pub last: Option<String>,
+    /// Whether the last event is the end of the operation.
+    pub has_ended: bool,
 }
 
 /// A page of a list: its operations, and the cursor of the next page.
@@ -64,6 +73,51 @@ impl<C: Cluster, L: Log> World<C, L> {
             answer: reply.answer.clone(),
         }));
         reply
+    }
+
+    /// Follows the events of an operation at a node for a while, and logs them. Returns the id of
+    /// the last event, and whether the operation has ended.
+    pub async fn follow_events(
+        &self,
+        node: usize,
+        request: ClientRequest<'_>,
+        patience: Duration,
+    ) -> Followed {
+        let sent = request.to_http(self.cluster.url(node));
+        let begin = self.log.now();
+        let mut body = Vec::new();
+        let streamed = timeout(patience, self.cluster.stream(node, sent, &mut body)).await;
+        let mut followed = Followed::default();
+        let answer = match streamed {
+            Ok(Some(response)) if response.status() != StatusCode::OK => answer(
+                &request.ask,
+                response.status(),
+                response.headers(),
+                &Bytes::new(),
+            ),
+            Ok(None) if body.is_empty() => CallAnswer::Nothing,
+            // The customer was impatient.
+            Err(_) if body.is_empty() => return followed,
+            _ => {
+                let mut seen = Vec::new();
+                for event in events(&body) {
+                    followed.last = Some(event.id);
+                    followed.has_ended = event.seen.state.is_terminal();
+                    seen.push(event.seen);
+                }
+                CallAnswer::Events { seen }
+            }
+        };
+        self.log.add(&Entry::Call(Call {
+            client: request.tenant.into(),
+            owner: Some(request.tenant.into()),
+            node: self.cluster.name(node).into(),
+            begin,
+            end: self.log.now(),
+            ask: request.ask,
+            answer,
+        }));
+        followed
     }
 
     /// Reads a list from its first page at this node to its last, each page at the next node,

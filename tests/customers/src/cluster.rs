@@ -20,4 +20,14 @@ pub trait Cluster: Send + Sync + 'static {
         node: usize,
         request: Request<Bytes>,
     ) -> impl Future<Output = Option<Response<Bytes>>> + Send;
+
+    /// Sends a request for a stream to a node, and appends the body to `body` as it comes. Returns
+    /// the head of the answer at the end of the body, which may have broken off. Returns `None` if
+    /// no answer comes.
+    fn stream(
+        &self,
+        node: usize,
+        request: Request<Bytes>,
+        body: &mut Vec<u8>,
+    ) -> impl Future<Output = Option<Response<()>>> + Send;
 }

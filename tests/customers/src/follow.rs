@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 use tower_operations_conformance::checker::{CallAnswer, CallRequest};
 
-use crate::{Accepted, Cluster, Customer, Log, order::Order};
+use crate::{Accepted, Cluster, Customer, Log, order::Order, request::ClientRequest};
 
 /// The time for which a customer follows an order; later ends are confirmed at the end of
 /// the scenario.
@@ -25,6 +26,12 @@ impl<C: Cluster, L: Log> Customer<C, L> {
         let mut last_read: Option<ReadVersion> = None;
         let mut cancels_at = cancels.then(|| self.random.below(4));
         while begun.elapsed() < PATIENCE && !self.world.is_damaged(&accepted.operation) {
+            if self.random.one_in(6) {
+                if self.follow_events(accepted).await {
+                    return;
+                }
+                continue;
+            }
             let operation = accepted.operation.clone();
             let hold = self.random.between(1, 3) * 1_000;
             let (wait, since) = match self.random.below(4) {
@@ -65,6 +72,36 @@ impl<C: Cluster, L: Log> Customer<C, L> {
         }
     }
 
+    /// Follows the events of an operation, and continues at another node where the first stream
+    /// ended. Returns whether the operation has ended.
+    async fn follow_events(&mut self, accepted: &Accepted) -> bool {
+        let mut last: Option<String> = None;
+        for _ in 0..=self.random.below(3) {
+            let after = last.as_deref().and_then(version_of);
+            let request = ClientRequest {
+                tenant: &self.tenant,
+                ask: CallRequest::Events {
+                    operation: accepted.operation.clone(),
+                    after,
+                },
+                body: Bytes::new(),
+                max_hold: Duration::ZERO,
+                etag: last.as_deref(),
+            };
+            let (node, patience) = {
+                let nodes = self.world.cluster.nodes();
+                (self.random.below(nodes), self.random.between(20, 1_500))
+            };
+            let patience = Duration::from_millis(patience);
+            let followed = self.world.follow_events(node, request, patience).await;
+            if followed.has_ended {
+                return true;
+            }
+            last = followed.last.or(last);
+        }
+        false
+    }
+
     /// Repeats reads and the post of an ended operation at any node.
     pub(crate) async fn repeat_reads(&mut self, order: &Order, accepted: &Accepted) {
         let operation = || accepted.operation.clone();
@@ -82,4 +119,9 @@ impl<C: Cluster, L: Log> Customer<C, L> {
             self.post_anywhere(order).await;
         }
     }
+}
+
+/// Returns the version in the id of an event: 7 in `7-19f0c2a3b44`.
+fn version_of(id: &str) -> Option<u64> {
+    id.split('-').next()?.parse().ok()
 }

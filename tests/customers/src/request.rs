@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, header};
+use http::{HeaderName, Method, Request, header};
 use tower_operations_conformance::checker::CallRequest;
 
 /// A request of a client.
@@ -17,7 +17,8 @@ pub struct ClientRequest<'a> {
     pub body: Bytes,
     /// The time for which a post may be held.
     pub max_hold: Duration,
-    /// The entity tag of a known version, for a conditional poll or delete.
+    /// The entity tag of a known version, for a conditional poll or delete, or the id of the last
+    /// event.
     pub etag: Option<&'a str>,
 }
 
@@ -37,7 +38,9 @@ impl ClientRequest<'_> {
     pub fn to_http(&self, url: &str) -> Request<Bytes> {
         let (method, path) = match &self.ask {
             CallRequest::Post { .. } => (Method::POST, "/reports".into()),
-            CallRequest::Poll { operation, .. } => (Method::GET, path_of(operation)),
+            CallRequest::Poll { operation, .. } | CallRequest::Events { operation, .. } => {
+                (Method::GET, path_of(operation))
+            }
             CallRequest::Result { operation } => (Method::GET, path_of(operation) + "/result"),
             CallRequest::Cancel { operation } | CallRequest::Delete { operation } => {
                 (Method::DELETE, path_of(operation))
@@ -56,6 +59,9 @@ impl ClientRequest<'_> {
                 builder = builder.header("operation-id", id_of(id));
             }
         }
+        if let CallRequest::Events { .. } = self.ask {
+            builder = builder.header(header::ACCEPT, "text/event-stream");
+        }
         let hold = self.hold().as_secs();
         if hold > 0 {
             builder = builder.header("prefer", format!("wait={hold}"));
@@ -63,6 +69,7 @@ impl ClientRequest<'_> {
         if let Some(etag) = self.etag {
             let condition = match self.ask {
                 CallRequest::Delete { .. } => header::IF_MATCH,
+                CallRequest::Events { .. } => HeaderName::from_static("last-event-id"),
                 _ => header::IF_NONE_MATCH,
             };
             builder = builder.header(condition, etag);

@@ -51,6 +51,17 @@ impl Cluster for Unreliable {
         sleep(delay).await;
         answer
     }
+
+    async fn stream(
+        &self,
+        node: usize,
+        request: Request<Bytes>,
+        body: &mut Vec<u8>,
+    ) -> Option<Response<()>> {
+        let (head, sent) = self.send(node, request).await?.into_parts();
+        body.extend_from_slice(&sent);
+        Some(Response::from_parts(head, ()))
+    }
 }
 
 impl Operations {
@@ -102,6 +113,10 @@ impl Operations {
         };
         let etag = format!("W/\"{version}-0\"");
         let operation = json!({ "state": state }).to_string();
+        if request.headers().contains_key("accept") {
+            let event = format!("id: {version}-0\nevent: {state}\ndata: {operation}\n\n: broken");
+            return response(StatusCode::OK, &[], &event);
+        }
         response(StatusCode::OK, &[("etag", &etag)], &operation)
     }
 }

@@ -40,6 +40,8 @@ pub enum Mutant {
     DeletionUndone,
     /// The store leaves an operation out of a list.
     ListSkipsARow,
+    /// A stream begins anew, whatever the client has seen.
+    LastEventIgnored,
     /// The application takes every tenant for the same owner.
     OwnerIgnored,
     /// The nodes run no recovery.
@@ -50,7 +52,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::FencingOff,
         Self::AnswerBeforeWrite,
         Self::CreateLost,
@@ -68,6 +70,7 @@ impl Mutant {
         Self::PurgedEarly,
         Self::DeletionUndone,
         Self::ListSkipsARow,
+        Self::LastEventIgnored,
         Self::OwnerIgnored,
         Self::NoRecovery,
         Self::DrainCutsOff,

@@ -12,9 +12,9 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response, request::Parts};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use test_customers::{Log, Random};
-use tokio::time::sleep;
+use tokio::{sync::mpsc, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tower::{ServiceExt, service_fn, util::BoxCloneService};
 use tower_operations::{
@@ -44,7 +44,9 @@ const LAST_ANSWERS: Duration = Duration::from_secs(10);
 /// The largest result, in bytes.
 const RESULT_LIMIT: u64 = 1_000_000;
 
-type App = BoxCloneService<Request<BufferedBody>, Response<BufferedBody>, Infallible>;
+type App = BoxCloneService<Request<BufferedBody>, Response<AnswerBody>, Infallible>;
+
+type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// A node of a world.
 pub(crate) struct Node {
@@ -80,6 +82,13 @@ struct Process {
 
 /// A request that is being answered.
 struct RequestGuard(Arc<AtomicUsize>);
+
+impl RequestGuard {
+    fn new(requests: &Arc<AtomicUsize>) -> Self {
+        requests.fetch_add(1, SeqCst);
+        Self(Arc::clone(requests))
+    }
+}
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
@@ -194,16 +203,8 @@ impl Node {
 
     /// Sends a request to the node. Returns `None` if the connection is refused or lost.
     pub(crate) async fn answer(&self, request: Request<Bytes>) -> Option<Response<Bytes>> {
-        let (process, there, back) = {
-            let mut state = self.state();
-            let there = state.random.between(0, 2);
-            let back = state.random.between(0, 2);
-            (state.process.clone(), there, back)
-        };
-        sleep(Duration::from_millis(there)).await;
-        let process = process.filter(|process| !process.tasks.is_aborted())?;
-        process.requests.fetch_add(1, SeqCst);
-        let guard = RequestGuard(Arc::clone(&process.requests));
+        let (process, back) = self.connect().await?;
+        let guard = RequestGuard::new(&process.requests);
         let app = process.app.clone();
         let answer = process.environment.spawn(async move {
             let _guard = guard;
@@ -223,8 +224,50 @@ impl Node {
                 Err(_) => return None,
             },
         };
-        sleep(Duration::from_millis(back)).await;
+        sleep(back).await;
         Some(answer)
+    }
+
+    /// Sends a request for a stream to the node, and appends the body to `body` as it comes.
+    /// Returns the head once the body has ended, and `None` if the connection is refused or lost.
+    pub(crate) async fn stream(
+        &self,
+        request: Request<Bytes>,
+        body: &mut Vec<u8>,
+    ) -> Option<Response<()>> {
+        let (process, _) = self.connect().await?;
+        let guard = RequestGuard::new(&process.requests);
+        let app = process.app.clone();
+        let (sender, mut sent) = mpsc::unbounded_channel();
+        let answer = process.environment.spawn(async move {
+            let _guard = guard;
+            let Ok(response) = app.oneshot(request.map(BufferedBody::from)).await;
+            let (parts, mut body) = response.into_parts();
+            while let Some(Ok(frame)) = body.frame().await {
+                // A client that goes away ends the task.
+                let _ = sender.send(frame.into_data().unwrap_or_default());
+            }
+            Response::from_parts(parts, ())
+        });
+        let answer = AbortOnDropHandle::new(answer);
+        while let Some(data) = sent.recv().await {
+            body.extend_from_slice(&data);
+        }
+        answer.await.ok()
+    }
+
+    /// Returns the process that a connection reaches, and the time that an answer takes to come
+    /// back.
+    async fn connect(&self) -> Option<(Process, Duration)> {
+        let (process, there, back) = {
+            let mut state = self.state();
+            let there = state.random.between(0, 2);
+            let back = state.random.between(0, 2);
+            (state.process.clone(), there, back)
+        };
+        sleep(Duration::from_millis(there)).await;
+        let process = process.filter(|process| !process.tasks.is_aborted())?;
+        Some((process, Duration::from_millis(back)))
     }
 
     /// Ends the process at once.
@@ -290,17 +333,22 @@ impl Node {
             .poll_service()
             .mounted_at("/operations")
             .listing();
+        let ignores_last_event = self.mutant == Some(Mutant::LastEventIgnored);
         BoxCloneService::new(service_fn(move |request: Request<BufferedBody>| {
             let (reports, polls) = (reports.clone(), polls.clone());
+            let request = match ignores_last_event {
+                true => without_last_event(request),
+                false => request,
+            };
             async move {
                 match request.uri().path() {
                     "/reports" => match reports.oneshot(request).await {
-                        Ok(response) => Ok(collected(response).await),
-                        Err(error) => out_of_order(&error),
+                        Ok(response) => Ok(response.map(boxed)),
+                        Err(error) => Ok(out_of_order(&error).map(boxed)),
                     },
                     _ => {
                         let Ok(response) = polls.oneshot(request).await;
-                        Ok(collected(response).await)
+                        Ok(response.map(boxed))
                     }
                 }
             }
@@ -334,11 +382,16 @@ fn everybody(_: &Parts) -> Option<Owner> {
     Some(Owner::new("everybody"))
 }
 
-async fn collected<B>(response: Response<B>) -> Response<BufferedBody>
+fn boxed<B>(body: B) -> AnswerBody
 where
-    B: http_body::Body<Data = Bytes, Error: fmt::Debug>,
+    B: http_body::Body<Data = Bytes, Error: fmt::Debug> + Send + 'static,
 {
-    let (parts, body) = response.into_parts();
-    let body = body.collect().await.expect("a body without errors");
-    Response::from_parts(parts, BufferedBody::from(body.to_bytes()))
+    let is_sound = |error| panic!("a body without errors: {error:?}");
+    UnsyncBoxBody::new(body.map_err(is_sound))
+}
+
+/// Returns a request without its `Last-Event-ID`.
+fn without_last_event(mut request: Request<BufferedBody>) -> Request<BufferedBody> {
+    request.headers_mut().remove("last-event-id");
+    request
 }

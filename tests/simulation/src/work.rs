@@ -1,6 +1,6 @@
 //! The inner service: renders reports slowly, and notes its runs in the log.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
@@ -148,8 +148,8 @@ impl Drop for Run<'_> {
 }
 
 /// Returns the answer to a request that met an error and has no operation.
-pub(crate) fn out_of_order(error: &BoxError) -> Result<Response<BufferedBody>, Infallible> {
-    Ok(Problem::new(StatusCode::INTERNAL_SERVER_ERROR)
+pub(crate) fn out_of_order(error: &BoxError) -> Response<BufferedBody> {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR)
         .with_detail(error.to_string())
-        .into_response())
+        .into_response()
 }

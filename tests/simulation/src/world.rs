@@ -85,6 +85,15 @@ impl Cluster for Nodes {
     async fn send(&self, node: usize, request: Request<Bytes>) -> Option<Response<Bytes>> {
         self.nodes[node].answer(request).await
     }
+
+    async fn stream(
+        &self,
+        node: usize,
+        request: Request<Bytes>,
+        body: &mut Vec<u8>,
+    ) -> Option<Response<()>> {
+        self.nodes[node].stream(request, body).await
+    }
 }
 
 impl Plan {

@@ -55,6 +55,14 @@ pub enum CallRequest {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since: Option<u64>,
     },
+    /// Follows the events of an operation.
+    Events {
+        /// The operation.
+        operation: String,
+        /// The version in `Last-Event-ID`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<u64>,
+    },
     /// Reads the result of an operation.
     Result {
         /// The operation.
@@ -82,6 +90,7 @@ impl CallRequest {
         match self {
             Self::Post { title, .. } => title,
             Self::Poll { operation, .. }
+            | Self::Events { operation, .. }
             | Self::Result { operation }
             | Self::Cancel { operation }
             | Self::Delete { operation } => operation,
@@ -101,6 +110,11 @@ pub enum CallAnswer {
     },
     /// The operation as it is (200); also the answer to a cancellation.
     Operation(Sighting),
+    /// The events until the stream ended, broke, or was left by the client.
+    Events {
+        /// The events, in the order of the stream.
+        seen: Vec<Sighting>,
+    },
     /// The version that the client has is the latest (304).
     Unchanged {
         /// The version.
@@ -138,6 +152,7 @@ impl CallAnswer {
     pub(super) fn tells(&self) -> bool {
         match self {
             Self::Operation(_)
+            | Self::Events { .. }
             | Self::Unchanged { .. }
             | Self::Result(_)
             | Self::Unfinished

@@ -140,6 +140,14 @@ impl Checker {
                         .note_held_poll(call, *since, wait);
                 }
             }
+            CallRequest::Events { operation, after } => {
+                self.read(call, operation);
+                if let CallAnswer::Events { seen } = &call.answer {
+                    self.operations
+                        .of(operation)
+                        .saw_events(seen, *after, call, operation);
+                }
+            }
             CallRequest::Result { operation } => self.read(call, operation),
             CallRequest::Cancel { operation } => self.cancel(call, operation),
             CallRequest::Delete { operation } => {
@@ -196,6 +204,7 @@ impl Checker {
             CallAnswer::Absent => history.saw_nothing(call),
             CallAnswer::Deleted => history.is_deleted(call.end),
             CallAnswer::Accepted { .. }
+            | CallAnswer::Events { .. }
             | CallAnswer::Listed { .. }
             | CallAnswer::Finished
             | CallAnswer::Refused { .. }

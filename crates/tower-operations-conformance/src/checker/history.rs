@@ -110,6 +110,33 @@ impl OperationHistory {
         }
     }
 
+    /// Notes the events of a stream, which shows earlier versions, too: it says how an operation
+    /// came to be as it is, and not how it was when the stream began.
+    pub(super) fn saw_events(
+        &mut self,
+        seen: &[Sighting],
+        after: Option<u64>,
+        call: &Call,
+        operation: &str,
+    ) {
+        let any_time = Call {
+            begin: 0,
+            ..call.clone()
+        };
+        let mut before = after;
+        for event in seen {
+            if let Some(before) = before.filter(|before| event.version <= *before) {
+                self.convict(Violation::EventsOutOfOrder {
+                    operation: operation.into(),
+                    before,
+                    then: event.version,
+                });
+            }
+            before = Some(event.version);
+            self.saw(event, &any_time, operation);
+        }
+    }
+
     pub(super) fn saw_version(&mut self, version: u64, call: &Call) {
         let known = self.versions.entry(version).or_insert(SeenVersion {
             seen: None,

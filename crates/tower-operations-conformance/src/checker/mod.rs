@@ -34,6 +34,8 @@
 //! 13. **Back at once**: an operation that a killed node held has ended or is rerun
 //!     [soon](Rules::reclaim) after the node is back, where the store belongs to that node
 //!     alone.
+//! 14. **Events in order**: a stream of events shows no version twice and none before an earlier
+//!     one, and only versions after the one that the client named in `Last-Event-ID`.
 //!
 //! The fate of an operation that was damaged in the store is excused. An operation for
 //! which no client holds a 202 may exist and end in any way.

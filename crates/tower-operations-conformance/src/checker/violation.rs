@@ -181,6 +181,16 @@ pub enum Violation {
         /// The time since other clients had seen the change.
         by: Duration,
     },
+    /// A stream of events showed a version again, or after a later one.
+    #[error("{operation}: an event of version {then} after version {before}")]
+    EventsOutOfOrder {
+        /// The operation.
+        operation: String,
+        /// The version of the event before, or in `Last-Event-ID`.
+        before: u64,
+        /// The version of the event.
+        then: u64,
+    },
     /// A poll was held for longer than it asked for.
     #[error("{operation}: a poll was held {by:?} too long")]
     HeldTooLong {

@@ -168,6 +168,20 @@ impl Cluster for Processes {
         let body = body.collect().await.ok()?.to_bytes();
         Some(Response::from_parts(parts, body))
     }
+
+    async fn stream(
+        &self,
+        _node: usize,
+        request: Request<Bytes>,
+        body: &mut Vec<u8>,
+    ) -> Option<Response<()>> {
+        let response = self.pool.request(request.map(Full::new)).await.ok()?;
+        let (head, mut frames) = response.into_parts();
+        while let Some(Ok(frame)) = frames.frame().await {
+            body.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
+        }
+        Some(Response::from_parts(head, ()))
+    }
 }
 
 impl Node {

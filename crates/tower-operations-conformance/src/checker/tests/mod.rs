@@ -3,6 +3,7 @@
 mod again;
 mod disturbed;
 mod end;
+mod events;
 mod once;
 mod owner;
 mod time;
@@ -146,6 +147,7 @@ fn as_of(operation: &str, entry: &Entry) -> Entry {
                 CallRequest::Poll { operation: of, .. }
                 | CallRequest::Result { operation: of }
                 | CallRequest::Cancel { operation: of }
+                | CallRequest::Events { operation: of, .. }
                 | CallRequest::Delete { operation: of } => *of = operation.into(),
             }
             if let CallAnswer::Accepted { operation: of } = &mut call.answer {
