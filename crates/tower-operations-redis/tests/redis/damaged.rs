@@ -32,6 +32,13 @@ async fn create_live(store: &tower_operations_redis::RedisStore, term: Duration)
 
 const LONG: Duration = Duration::from_secs(600);
 
+/// Makes an operation the first to be reclaimed: in front of those that were released, whatever
+/// the order of the ids.
+async fn put_in_front(redis: &Redis, record: &Stored) {
+    let id = record.operation().id().to_string();
+    ask::<()>(redis, &["ZADD", "operations/leases", "-1", &id]).await;
+}
+
 #[tokio::test]
 async fn a_key_of_another_type_does_not_block_other_operations() {
     let redis = Redis::start().await;
@@ -55,17 +62,7 @@ async fn a_key_of_another_type_does_not_block_other_operations() {
     assert!(store.list(&next).await.unwrap().records.is_empty());
 
     // Release and reclaim; the damaged operation is set aside.
-    ask::<()>(
-        &redis,
-        &[
-            "ZADD",
-            "operations/leases",
-            // In front of what is released, whatever the order of the ids.
-            "-1",
-            &bad.operation().id().to_string(),
-        ],
-    )
-    .await;
+    put_in_front(&redis, &bad).await;
     store.release(&[handle(&bad), handle(&good)]).await.unwrap();
     let reclaimed = store.reclaim(&lease(LONG), 1).await.unwrap();
     assert_eq!(reclaimed.len(), 1);
@@ -119,8 +116,9 @@ async fn a_damaged_record_does_not_block_other_operations() {
     ask::<()>(&redis, &["DEL", &name(&records[2])]).await;
     let all: Vec<_> = records.iter().map(handle).collect();
     store.release(&all).await.unwrap();
-    let ids = ["0", &records[2].operation().id().to_string()];
-    ask::<()>(&redis, &["ZADD", "operations/leases", ids[0], ids[1]]).await;
+    for damaged in &records[..3] {
+        put_in_front(&redis, damaged).await;
+    }
     let listed = store.list(&ListQuery::new(owner(), 10)).await.unwrap();
     assert_eq!(listed.records, [records[3].clone()]);
     let reclaimed = store.reclaim(&lease(LONG), 1).await.unwrap();
