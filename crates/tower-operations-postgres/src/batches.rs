@@ -145,7 +145,7 @@ impl Batches {
 
     /// Sends the next statement. Returns false if no write waits; the sender has ended then.
     async fn send_next(&self) -> bool {
-        if self.ends_without_writes() {
+        if self.end_if_none_waits() {
             return false;
         }
         let mut taken = None;
@@ -161,7 +161,7 @@ impl Batches {
         match (written.await, taken) {
             // There was no connection.
             (Err(error), None) => {
-                self.end(|waiting| answer_all(waiting, &error));
+                answer_all(self.end(), &error);
                 false
             }
             (_, Some(writes)) if writes.is_empty() => false,
@@ -216,22 +216,19 @@ impl Batches {
         written.iter().map(|row| row.try_get("id")).collect()
     }
 
-    /// Ends the sender if no write waits.
-    fn ends_without_writes(&self) -> bool {
+    /// Ends the sender if no write waits. Returns whether it has ended.
+    fn end_if_none_waits(&self) -> bool {
         let mut queue = self.queue();
         let ends = queue.waiting.is_empty();
         queue.senders -= usize::from(ends);
         ends
     }
 
-    /// Ends a sender that cannot send, and passes on the writes that wait.
-    fn end(&self, pass_on: impl FnOnce(VecDeque<QueuedWrite>)) {
-        let waiting = {
-            let mut queue = self.queue();
-            queue.senders -= 1;
-            std::mem::take(&mut queue.waiting)
-        };
-        pass_on(waiting);
+    /// Ends a sender that cannot send. Returns the writes that wait.
+    fn end(&self) -> VecDeque<QueuedWrite> {
+        let mut queue = self.queue();
+        queue.senders -= 1;
+        std::mem::take(&mut queue.waiting)
     }
 
     fn queue(&self) -> MutexGuard<'_, WriteQueue> {
@@ -265,7 +262,7 @@ impl Drop for BatchSender {
     /// may come.
     fn drop(&mut self) {
         if !self.is_over {
-            self.batches.end(drop);
+            drop(self.batches.end());
         }
     }
 }

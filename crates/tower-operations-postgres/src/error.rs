@@ -125,8 +125,8 @@ pub(super) fn store_error(error: SqlError) -> StoreError {
     }
 }
 
-/// Returns whether a joint statement failed for one of its rows, perhaps, and has written none.
-/// Other errors concern the connection, or all rows.
+/// Returns whether one row may have caused the error of a joint statement. The server has then
+/// written no row. Other errors concern the connection, or all rows.
 pub(super) fn may_be_of_one_row(error: &StoreError) -> bool {
     let (StoreError::Unavailable(source) | StoreError::Refused(source)) = error else {
         return false;

@@ -1,6 +1,5 @@
 //! The meaning of answers.
 
-use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -15,7 +14,7 @@ pub fn answer(
     ask: &CallRequest,
     status: StatusCode,
     headers: &HeaderMap,
-    body: &Bytes,
+    body: &[u8],
 ) -> CallAnswer {
     let is_of_result = matches!(ask, CallRequest::Result { .. });
     if is_of_result && (headers.contains_key("operation-result") || is_failure(body)) {
@@ -32,7 +31,7 @@ pub fn answer(
         (CallRequest::Delete { .. }, StatusCode::NO_CONTENT) => CallAnswer::Deleted,
         (CallRequest::Result { .. }, StatusCode::ACCEPTED) => CallAnswer::Unfinished,
         (CallRequest::Events { .. }, StatusCode::OK) => CallAnswer::Events {
-            seen: events(body).map(|event| event.seen).collect(),
+            seen: events(body).into_iter().map(|event| event.seen).collect(),
         },
         (
             CallRequest::Poll { .. } | CallRequest::Cancel { .. } | CallRequest::Delete { .. },
@@ -71,21 +70,20 @@ pub(crate) struct SeenEvent {
     pub(crate) seen: Sighting,
 }
 
-/// Returns the events of a stream that may have broken off in the middle of one.
-pub(crate) fn events(body: &[u8]) -> impl Iterator<Item = SeenEvent> {
-    let body = String::from_utf8_lossy(body).into_owned();
-    let whole = body.rfind("\n\n").map_or(0, |end| end + 1);
-    let blocks: Vec<String> = body[..whole].split("\n\n").map(str::to_owned).collect();
-    blocks.into_iter().filter_map(|block| {
-        let field = |name: &str| {
-            let values = block.lines().filter_map(|line| line.strip_prefix(name));
-            values.collect::<Vec<_>>().join("\n")
-        };
-        let (id, data) = (field("id: "), field("data: "));
-        // A comment keeps the connection alive.
-        let seen = (!id.is_empty()).then(|| sighting(&format!("W/\"{id}\""), data.as_bytes()))?;
-        Some(SeenEvent { id, seen })
-    })
+/// Returns the events of a stream, which may have broken off in the middle of one.
+pub(crate) fn events(body: &[u8]) -> Vec<SeenEvent> {
+    let body = String::from_utf8_lossy(body);
+    let whole = body.rfind("\n\n").map_or("", |end| &body[..end]);
+    let event = |block: &str| {
+        let field = |name| block.lines().find_map(|line| line.strip_prefix(name));
+        // A comment, which keeps the connection alive, has none.
+        let (id, data) = (field("id: ")?, field("data: ")?);
+        Some(SeenEvent {
+            id: id.into(),
+            seen: sighting(&format!("W/\"{id}\""), data.as_bytes()),
+        })
+    };
+    whole.split("\n\n").filter_map(event).collect()
 }
 
 fn sighting(etag: &str, body: &[u8]) -> Sighting {

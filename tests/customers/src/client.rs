@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header, response::Parts};
+use http::{HeaderMap, Request, StatusCode, header, response::Parts};
 use serde::Deserialize;
 use tokio::time::timeout;
 use tower_operations_conformance::checker::{Call, CallAnswer, CallRequest, Entry};
 
 use crate::{
     Cluster, Log, World,
-    answer::{answer, events, refused, text},
+    answer::{SeenEvent, answer, events, refused, text},
     request::ClientRequest,
 };
 
@@ -24,15 +24,6 @@ pub struct Reply {
     pub answer: CallAnswer,
     /// The entity tag of the operation.
     pub etag: Option<String>,
-}
-
-/// What a customer saw of a stream of events.
-#[derive(Debug, Default)]
-pub struct Followed {
-    /// The id of the last event.
-    pub last: Option<String>,
-    /// Whether the last event is the end of the operation.
-    pub has_ended: bool,
 }
 
 /// A page of a list: its operations, and the cursor of the next page.
@@ -63,61 +54,51 @@ impl<C: Cluster, L: Log> World<C, L> {
                 etag: None,
             },
         };
-        self.log.add(&Entry::Call(Call {
-            client: request.tenant.into(),
-            owner: Some(request.tenant.into()),
-            node: self.cluster.name(node).into(),
-            begin,
-            end: self.log.now(),
-            ask: request.ask,
-            answer: reply.answer.clone(),
-        }));
+        let Reply { answer, .. } = &reply;
+        self.log_call((node, begin), request.tenant, request.ask, answer.clone());
         reply
     }
 
-    /// Follows the events of an operation at a node for a while, and logs them. Returns the id of
-    /// the last event, and whether the operation has ended.
-    pub async fn follow_events(
+    /// Follows the events of an operation at a node for a while, and logs them. Returns the last
+    /// event.
+    pub(crate) async fn follow_events(
         &self,
         node: usize,
         request: ClientRequest<'_>,
         patience: Duration,
-    ) -> Followed {
+    ) -> Option<SeenEvent> {
         let sent = request.to_http(self.cluster.url(node));
         let begin = self.log.now();
         let mut body = Vec::new();
         let streamed = timeout(patience, self.cluster.stream(node, sent, &mut body)).await;
-        let mut followed = Followed::default();
         let answer = match streamed {
-            Ok(Some(response)) if response.status() != StatusCode::OK => answer(
-                &request.ask,
-                response.status(),
-                response.headers(),
-                &Bytes::new(),
-            ),
-            Ok(None) if body.is_empty() => CallAnswer::Nothing,
             // The customer was impatient.
-            Err(_) if body.is_empty() => return followed,
-            _ => {
-                let mut seen = Vec::new();
-                for event in events(&body) {
-                    followed.last = Some(event.id);
-                    followed.has_ended = event.seen.state.is_terminal();
-                    seen.push(event.seen);
-                }
-                CallAnswer::Events { seen }
-            }
+            Err(_) if body.is_empty() => return None,
+            Ok(None) if body.is_empty() => CallAnswer::Nothing,
+            Ok(Some(head)) => answer(&request.ask, head.status(), head.headers(), &body),
+            // A stream has begun, and broke or was left.
+            _ => answer(&request.ask, StatusCode::OK, &HeaderMap::new(), &body),
         };
+        self.log_call((node, begin), request.tenant, request.ask, answer);
+        events(&body).pop()
+    }
+
+    fn log_call(
+        &self,
+        (node, begin): (usize, u64),
+        tenant: &str,
+        ask: CallRequest,
+        answer: CallAnswer,
+    ) {
         self.log.add(&Entry::Call(Call {
-            client: request.tenant.into(),
-            owner: Some(request.tenant.into()),
+            client: tenant.into(),
+            owner: Some(tenant.into()),
             node: self.cluster.name(node).into(),
             begin,
             end: self.log.now(),
-            ask: request.ask,
+            ask,
             answer,
         }));
-        followed
     }
 
     /// Reads a list from its first page at this node to its last, each page at the next node,
@@ -150,15 +131,7 @@ impl<C: Cluster, L: Log> World<C, L> {
             node = (node + 1) % self.cluster.nodes();
         };
         let is_whole = matches!(answer, CallAnswer::Listed { .. });
-        self.log.add(&Entry::Call(Call {
-            client: tenant.into(),
-            owner: Some(tenant.into()),
-            node: self.cluster.name(asked).into(),
-            begin,
-            end: self.log.now(),
-            ask: CallRequest::List,
-            answer,
-        }));
+        self.log_call((asked, begin), tenant, CallRequest::List, answer);
         is_whole
     }
 

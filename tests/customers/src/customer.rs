@@ -105,7 +105,7 @@ impl<C: Cluster, L: Log> Customer<C, L> {
             ask,
             body: Bytes::new(),
             max_hold: Duration::ZERO,
-            etag,
+            known: etag,
         };
         self.send(node, request).await
     }

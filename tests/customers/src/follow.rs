@@ -6,7 +6,9 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 use tower_operations_conformance::checker::{CallAnswer, CallRequest};
 
-use crate::{Accepted, Cluster, Customer, Log, order::Order, request::ClientRequest};
+use crate::{
+    Accepted, Cluster, Customer, Log, answer::SeenEvent, order::Order, request::ClientRequest,
+};
 
 /// The time for which a customer follows an order; later ends are confirmed at the end of
 /// the scenario.
@@ -72,32 +74,28 @@ impl<C: Cluster, L: Log> Customer<C, L> {
         }
     }
 
-    /// Follows the events of an operation, and continues at another node where the first stream
-    /// ended. Returns whether the operation has ended.
+    /// Follows the events of an operation, and continues at any node after the last one where the
+    /// stream ended. Returns whether the operation has ended.
     async fn follow_events(&mut self, accepted: &Accepted) -> bool {
-        let mut last: Option<String> = None;
+        let mut last: Option<SeenEvent> = None;
         for _ in 0..=self.random.below(3) {
-            let after = last.as_deref().and_then(version_of);
             let request = ClientRequest {
                 tenant: &self.tenant,
                 ask: CallRequest::Events {
                     operation: accepted.operation.clone(),
-                    after,
+                    after: last.as_ref().map(|event| event.seen.version),
                 },
                 body: Bytes::new(),
                 max_hold: Duration::ZERO,
-                etag: last.as_deref(),
+                known: last.as_ref().map(|event| &*event.id),
             };
-            let (node, patience) = {
-                let nodes = self.world.cluster.nodes();
-                (self.random.below(nodes), self.random.between(20, 1_500))
-            };
-            let patience = Duration::from_millis(patience);
-            let followed = self.world.follow_events(node, request, patience).await;
-            if followed.has_ended {
+            let node = self.random.below(self.world.cluster.nodes());
+            let patience = Duration::from_millis(self.random.between(20, 1_500));
+            let event = self.world.follow_events(node, request, patience).await;
+            last = event.or(last);
+            if matches!(&last, Some(event) if event.seen.state.is_terminal()) {
                 return true;
             }
-            last = followed.last.or(last);
         }
         false
     }
@@ -119,9 +117,4 @@ impl<C: Cluster, L: Log> Customer<C, L> {
             self.post_anywhere(order).await;
         }
     }
-}
-
-/// Returns the version in the id of an event: 7 in `7-19f0c2a3b44`.
-fn version_of(id: &str) -> Option<u64> {
-    id.split('-').next()?.parse().ok()
 }

@@ -136,7 +136,7 @@ impl<C: Cluster, L: Log> Customer<C, L> {
             ask,
             body: order.body.clone(),
             max_hold: order.max_hold,
-            etag: None,
+            known: None,
         };
         let reply = self.send(node, request).await;
         if let CallAnswer::Accepted { operation } = &reply.answer {

@@ -17,9 +17,9 @@ pub struct ClientRequest<'a> {
     pub body: Bytes,
     /// The time for which a post may be held.
     pub max_hold: Duration,
-    /// The entity tag of a known version, for a conditional poll or delete, or the id of the last
-    /// event.
-    pub etag: Option<&'a str>,
+    /// The version that the client knows: the entity tag for a conditional poll or delete, or the
+    /// id of the last event for a stream.
+    pub known: Option<&'a str>,
 }
 
 impl ClientRequest<'_> {
@@ -66,13 +66,13 @@ impl ClientRequest<'_> {
         if hold > 0 {
             builder = builder.header("prefer", format!("wait={hold}"));
         }
-        if let Some(etag) = self.etag {
+        if let Some(known) = self.known {
             let condition = match self.ask {
                 CallRequest::Delete { .. } => header::IF_MATCH,
                 CallRequest::Events { .. } => HeaderName::from_static("last-event-id"),
                 _ => header::IF_NONE_MATCH,
             };
-            builder = builder.header(condition, etag);
+            builder = builder.header(condition, known);
         }
         builder.body(self.body.clone()).unwrap()
     }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use test_customers::{Log, Random};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{sync::mpsc, task::JoinError, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tower::{ServiceExt, service_fn, util::BoxCloneService};
 use tower_operations::{
@@ -214,16 +214,7 @@ impl Node {
             Response::from_parts(parts, body.to_bytes())
         });
         // A client that goes away is noticed.
-        let answer = AbortOnDropHandle::new(answer).await;
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(error) => match error.try_into_panic() {
-                // A connection ends with the task that serves it.
-                Ok(panic) if panic.downcast_ref() == Some(&ORDERED_PANIC) => return None,
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => return None,
-            },
-        };
+        let answer = unless_lost(AbortOnDropHandle::new(answer).await)?;
         sleep(back).await;
         Some(answer)
     }
@@ -244,7 +235,7 @@ impl Node {
             let Ok(response) = app.oneshot(request.map(BufferedBody::from)).await;
             let (parts, mut body) = response.into_parts();
             while let Some(Ok(frame)) = body.frame().await {
-                // A client that goes away ends the task.
+                // The task ends when the client goes away.
                 let _ = sender.send(frame.into_data().unwrap_or_default());
             }
             Response::from_parts(parts, ())
@@ -253,7 +244,7 @@ impl Node {
         while let Some(data) = sent.recv().await {
             body.extend_from_slice(&data);
         }
-        answer.await.ok()
+        unless_lost(answer.await)
     }
 
     /// Returns the process that a connection reaches, and the time that an answer takes to come
@@ -380,6 +371,17 @@ fn tenant(parts: &Parts) -> Option<Owner> {
 /// Returns the same owner for every request.
 fn everybody(_: &Parts) -> Option<Owner> {
     Some(Owner::new("everybody"))
+}
+
+/// Returns the answer of a task that serves a connection, which ends with the task.
+fn unless_lost<A>(answered: Result<A, JoinError>) -> Option<A> {
+    match answered.map_err(JoinError::try_into_panic) {
+        Ok(answer) => Some(answer),
+        Err(Ok(panic)) if panic.downcast_ref() != Some(&ORDERED_PANIC) => {
+            std::panic::resume_unwind(panic)
+        }
+        Err(_) => None,
+    }
 }
 
 fn boxed<B>(body: B) -> AnswerBody

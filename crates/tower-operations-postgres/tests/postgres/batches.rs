@@ -72,6 +72,8 @@ async fn concurrent_writes_share_a_statement() {
     let proxy = Proxy::before(server.port()).await;
     let store = PostgresStore::connect(pool(proxy.port(), 4)).await.unwrap();
     proxy.executed();
+    create_all(&store, 300).await;
+    assert_eq!(proxy.executed().len(), 3, "at most 128 creates a statement");
     let created = create_all(&store, 100).await;
     assert_eq!(proxy.executed().len(), 1, "a hundred creates");
     let starts = created.iter().cloned().map(|(id, token)| {
@@ -201,6 +203,45 @@ async fn a_row_that_is_refused_fails_no_other_row() {
     assert!(matches!(created[0], Ok(Created::New(_))));
     assert!(matches!(created[1], Err(StoreError::Refused(_))));
     assert!(matches!(created[2], Ok(Created::New(_))));
+}
+
+/// Such as the error of a trigger, after which a retry may succeed.
+#[tokio::test]
+async fn a_row_with_a_transient_error_fails_no_other_row() {
+    let server = Postgres::start().await;
+    let store = store(&server).await;
+    let mut admin = admin(&server).await;
+    run(
+        &mut admin,
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'not now'; END $$;
+        CREATE TRIGGER fail BEFORE INSERT ON operations FOR EACH ROW
+            WHEN (NEW.id = 'failing') EXECUTE FUNCTION fail()",
+    )
+    .await;
+    let created = join_all(["a", "failing", "z"].map(|id| {
+        let store = store.clone();
+        async move { store.create(without_lease(id)).await }
+    }))
+    .await;
+    assert!(matches!(created[0], Ok(Created::New(_))));
+    assert!(matches!(created[1], Err(StoreError::Unavailable(_))));
+    assert!(matches!(created[2], Ok(Created::New(_))));
+}
+
+#[tokio::test]
+async fn a_write_that_was_given_up_while_it_waited_is_not_sent() {
+    let server = Postgres::start().await;
+    let pool = pool(server.port(), 1);
+    let store = PostgresStore::connect(pool.clone()).await.unwrap();
+    let connection = pool.acquire().await.unwrap();
+    let short = std::time::Duration::from_millis(100);
+    let given_up = timeout(short, store.create(without_lease("given-up"))).await;
+    assert!(given_up.is_err());
+    drop(connection);
+    create(&store).await;
+    let id = "given-up".parse().unwrap();
+    assert!(store.get(&id).await.unwrap().is_none());
 }
 
 /// The task that sends a statement ends with its runtime.

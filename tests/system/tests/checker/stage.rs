@@ -145,7 +145,7 @@ impl Stage {
         let (_, etag) = self.ask(node, client_request(TENANT, poll)).await;
         let operation = operation.into();
         let delete = ClientRequest {
-            etag: etag.as_deref(),
+            known: etag.as_deref(),
             ..client_request(TENANT, CallRequest::Delete { operation })
         };
         self.ask(node, delete).await.0
@@ -287,7 +287,7 @@ fn client_request(tenant: &str, ask: CallRequest) -> ClientRequest<'_> {
         ask,
         body: Bytes::new(),
         max_hold: Duration::ZERO,
-        etag: None,
+        known: None,
     }
 }
 
