@@ -20,8 +20,8 @@ use tokio::{sync::oneshot, time::Instant};
 use tower::{Layer, ServiceExt, limit::ConcurrencyLimitLayer, service_fn};
 use tower_operations::RecordedResponse;
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, Drain, FailureKind, MemoryStore, NotAccepted, OperationHandle,
-    Operations, Outcome, Progress, RequestBody, ResponseBody, State,
+    AsyncAcceptLayer, BufferedBody, Drain, FailureKind, Idempotency, MemoryStore, NotAccepted,
+    OperationHandle, Operations, Outcome, Progress, RequestBody, ResponseBody, State,
     store::{Lease, List, ListQuery, Record, Repository, StoreError, Version, Written},
 };
 
@@ -144,6 +144,34 @@ async fn a_late_accepted_operation_is_running_from_its_first_version() {
     let ended = setup.only_operation().await;
     assert_eq!(ended.version(), Some(Version::FIRST.next()));
     assert_eq!(ended.attempts(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_look_up_of_a_key_does_not_prolong_the_time_to_the_202() {
+    let (setup, layer) = Setup::new();
+    drop(layer);
+    let store = Hooked::new(setup.memory.clone(), async |call, when| {
+        if (call, when) == (Call::Reserve, When::Before) {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        Ok(())
+    });
+    let operations = Operations::new(store);
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
+    let setup = Setup { drain, ..setup };
+    let service = layer
+        .idempotency(Idempotency::required())
+        .after(Duration::from_secs(3))
+        .layer(service_fn(handler_of(60)));
+    let start = Instant::now();
+    let request = Request::post("/").header("idempotency-key", "\"0123456789abcdef\"");
+    let request = request.body(BufferedBody::from("Q3")).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(
+        (response.status(), start.elapsed().as_secs()),
+        (StatusCode::ACCEPTED, 3)
+    );
+    setup.drain.drain(Duration::from_secs(3600)).await;
 }
 
 #[tokio::test(start_paused = true)]

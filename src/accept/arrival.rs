@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
+use tokio::time::Instant;
 
 use super::{
     RequestBody,
@@ -33,6 +34,9 @@ pub(super) struct Arrival<S, R> {
     pub(super) node: Arc<Runtime<R>>,
     pub(super) policy: Arc<Policy>,
     pub(super) decision: Decision,
+    /// The time at which the request is accepted if it has no answer; known once the request is
+    /// complete.
+    pub(super) accept_at: Option<Instant>,
     /// The request, without its body until the body was collected.
     pub(super) request: Box<BufferedRequest>,
     /// Whether the request is stored for a rerun.
@@ -54,6 +58,7 @@ where
         B: Body<Data = Bytes> + Send + 'static,
     {
         self.request.body = body;
+        self.accept_at = self.decision.accept_at();
         let creation = match self.identify() {
             Ok(creation) => creation,
             Err(refusal) => return AcceptStep::refused(self.refuse(&refusal)),
@@ -88,11 +93,12 @@ where
     }
 
     /// Races the call of a request that streams.
-    pub(super) fn stream<B>(self, body: B) -> AcceptStep<S, R, B>
+    pub(super) fn stream<B>(mut self, body: B) -> AcceptStep<S, R, B>
     where
         S: Inner<B>,
         B: Body<Data = Bytes> + Send + 'static,
     {
+        self.accept_at = self.decision.accept_at();
         let creation = self.creation(None);
         let (body, rest) = RequestBody::lent(body, self.request.parts.version);
         let mut race = RacedCall::start(self, creation, |_| body, None);

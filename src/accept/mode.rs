@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::VARY};
+use tokio::time::Instant;
 
 use crate::dialect::Preferences;
 
@@ -27,6 +28,18 @@ pub(super) enum Decision {
     After(Duration),
     /// The handler decides.
     Signaled,
+}
+
+impl Decision {
+    /// Returns the time at which a request that is complete now is accepted, if it has no answer
+    /// by then. The time counts from here (RFC 7240, section 4.3), so that a slow look-up of a
+    /// key does not prolong it.
+    pub(super) fn accept_at(self) -> Option<Instant> {
+        match self {
+            Self::After(limit) => Instant::now().checked_add(limit),
+            Self::Pass | Self::Now | Self::Signaled => None,
+        }
+    }
 }
 
 impl Mode {

@@ -21,7 +21,7 @@ use super::{
     future::AcceptResponse,
     inner::Inner,
     lent_body::RemainingBody,
-    mode::{Decision, ReplyKind},
+    mode::ReplyKind,
     race_creator::RaceCreator,
     refuse::Refusal,
     reservation::ReservedKey,
@@ -83,7 +83,7 @@ impl<C, E> RacedCall<Response<C>, E> {
             inner,
             node,
             policy,
-            decision,
+            accept_at,
             request,
             admitted,
             ..
@@ -109,10 +109,7 @@ impl<C, E> RacedCall<Response<C>, E> {
             service: inner,
             request: Box::new(Request::from_parts(parts, body(whole))),
             base,
-            accept_after: match decision {
-                Decision::After(limit) => Some(limit),
-                Decision::Pass | Decision::Now | Decision::Signaled => None,
-            },
+            accept_at,
         };
         let (sender, result) = oneshot::channel();
         let mut creator = RaceCreator::new(

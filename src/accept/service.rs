@@ -148,6 +148,7 @@ impl<S, R> AsyncAccept<S, R> {
             node: Arc::clone(&self.node),
             policy: Arc::clone(&self.policy),
             decision,
+            accept_at: None,
             is_kept: self.policy.keeps(&parts),
             owner: known.flatten(),
             request: Box::new(BufferedRequest {

@@ -1,8 +1,9 @@
 //! Answering a poll request.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::{HeaderValue, Method, Response, StatusCode, Uri, header::ALLOW, request::Parts};
+use tokio::time::Instant;
 
 use super::{
     PollBody, PollFuture, conditional,
@@ -35,7 +36,7 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
         }) => OperationPoll {
             id,
             action,
-            wait,
+            held_until: wait.map(|wait| Instant::now() + wait.min(settings.max_wait)),
             reason,
         },
         Ok(PollRequest::List(listing)) => {
@@ -57,7 +58,7 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
         }
     };
     // Most polls end here, without waiting.
-    if about.wait.is_none()
+    if about.held_until.is_none()
         && matches!(about.action, Action::Status | Action::Result)
         && let Some(found) = find_now(settings, &parts, &about.id)
     {
@@ -89,7 +90,9 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
 struct OperationPoll {
     id: OperationId,
     action: Action,
-    wait: Option<Duration>,
+    /// The latest time of the answer, if the poll may be held. It counts from the receipt of the
+    /// request (RFC 7240, section 4.3), so that a slow read does not prolong it.
+    held_until: Option<Instant>,
     /// The reason for a cancellation.
     reason: Option<Box<str>>,
 }
@@ -218,7 +221,7 @@ async fn read<S: Store>(
     about: &OperationPoll,
 ) -> FoundRecord<S> {
     let record = find(settings, parts, &about.id).await?;
-    let Some(wait) = about.wait else {
+    let Some(deadline) = about.held_until else {
         return Ok(record);
     };
     let until = match about.action {
@@ -233,7 +236,7 @@ async fn read<S: Store>(
         }
         _ => HoldUntil::Terminal,
     };
-    let found = hold(settings, parts, record, until, wait).await;
+    let found = hold(settings, parts, record, until, deadline).await;
     visible(settings, parts, &about.id, found)
 }
 

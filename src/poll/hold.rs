@@ -1,7 +1,5 @@
 //! Holding a poll until there is a change to report.
 
-use std::time::Duration;
-
 use http::request::Parts;
 use tokio::time::Instant;
 
@@ -17,7 +15,7 @@ pub(super) enum HoldUntil {
     Terminal,
 }
 
-/// Waits for at most `wait`, and returns the operation as it is then.
+/// Waits until `deadline` at the latest, and returns the operation as it is then.
 ///
 /// Does not wait if no later change can be reported: if the store does not notify of changes, if
 /// the bound on held polls is reached, in total or for this owner, or if the server is shutting
@@ -27,7 +25,7 @@ pub(super) async fn hold<S: Store>(
     parts: &Parts,
     mut record: Record<S::Output>,
     until: HoldUntil,
-    wait: Duration,
+    deadline: Instant,
 ) -> Found<S::Output> {
     let (Some(changed), Some(seen)) = (settings.powers.changed, record.version()) else {
         return Ok(Some(record));
@@ -39,7 +37,6 @@ pub(super) async fn hold<S: Store>(
         return Ok(Some(record));
     };
     let id = record.operation().id().clone();
-    let deadline = Instant::now() + wait.min(settings.max_wait);
     while !is_reached(&record, seen, until) {
         let Some(version) = record.version() else {
             break;

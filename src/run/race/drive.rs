@@ -1,6 +1,6 @@
 //! Running a call first, and accepting it later or not at all.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{Response, uri::PathAndQuery};
@@ -36,8 +36,8 @@ pub(crate) struct Race<S, Q, R> {
     pub(crate) request: Box<Q>,
     /// The base of relative references in the response.
     pub(crate) base: PathAndQuery,
-    /// The time after which the call becomes an operation.
-    pub(crate) accept_after: Option<Duration>,
+    /// The time at which the call becomes an operation.
+    pub(crate) accept_at: Option<Instant>,
 }
 
 impl<S, Q, C, R> Race<S, Q, R>
@@ -62,7 +62,7 @@ where
             service,
             request,
             base,
-            accept_after,
+            accept_at,
         } = self;
         let (node, work, limits, base) = (&node, &work, &limits, &base);
         let mut contest = Contest {
@@ -71,7 +71,7 @@ where
             in_flight: &node.in_flight,
             grace: limits.grace,
             creator,
-            accept_at: accept_after.and_then(|after| Instant::now().checked_add(after)),
+            accept_at,
         };
         // Both futures, this one and the call, are boxed: either future moves into the run, and
         // is dropped with the run before the outcome is recorded.
