@@ -157,8 +157,8 @@ impl Use {
         let alone = self.next.is_none_or(|next| next > self.first.end);
         // A refusal can also mean that the id is in use.
         let is_free = |id: &String| operations.is_free(id, self.first.begin);
-        let is_free = self.first.id.as_ref().is_none_or(is_free);
-        let first = self.first.turned_away.filter(|_| alone && is_free);
+        let is_alone = |_: &u16| alone && self.first.id.as_ref().is_none_or(is_free);
+        let first = self.first.turned_away.filter(is_alone);
         // Only a client that knows the operation can delete it.
         let deleting = operation.and_then(|operation| operations.deleting(operation));
         let gone = self
