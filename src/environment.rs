@@ -21,8 +21,9 @@ pub use self::{
 };
 pub(crate) use random::{random_bytes, random_hasher};
 
-/// Returns the time by the wall clock.
-pub(crate) fn wall_clock() -> SystemTime {
+/// Returns the time by the wall clock, which a test can replace.
+#[must_use]
+pub fn wall_clock() -> SystemTime {
     #[cfg(feature = "testing")]
     if let Some(now) = replaced::wall_clock() {
         return now;
@@ -30,12 +31,12 @@ pub(crate) fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 
-/// Starts a task.
+/// Starts a task, which a test can add to a group.
 ///
 /// # Panics
 /// Panics outside of a runtime.
 #[track_caller]
-pub(crate) fn spawn<F>(task: F) -> JoinHandle<F::Output>
+pub fn spawn<F>(task: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
 {

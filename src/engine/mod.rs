@@ -70,4 +70,7 @@ pub use key_cell::{KeyCell, KeyState};
 pub use listed_cell::{CellQuery, ListedCell};
 pub use notifier::Notifier;
 
-pub use crate::store::cursor::new_secret;
+pub use crate::{
+    environment::{spawn, wall_clock},
+    store::cursor::new_secret,
+};

@@ -13,9 +13,12 @@ use std::{
 use super::writer::{Batch, Job};
 
 /// Passes batches to the thread. The thread ends once this is dropped and all answers are sent.
+/// Without a thread, answers are sent at once.
+#[derive(Default)]
 pub(super) struct Answers(Option<(Sender<Batch>, JoinHandle<()>)>);
 
 impl Answers {
+    /// Starts the thread.
     pub(super) fn start() -> io::Result<Self> {
         let (batches, written) = channel();
         let thread = thread::Builder::new()

@@ -43,23 +43,35 @@ pub struct RedbEngine {
     counted: Arc<WriterCounters>,
     hot: Arc<CellCache>,
     origin: Option<NamedFile>,
+    driver: Driver,
+}
+
+/// What drives the writer, and reads of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Driver {
+    /// Threads of their own, which may wait for the disk.
+    Threads,
+    /// A task and its callers, for a storage that never waits.
+    #[cfg(any(test, feature = "testing"))]
+    Task,
 }
 
 impl RedbEngine {
-    pub(super) fn on(medium: Medium) -> Result<Self, RedbError> {
+    pub(super) fn on(medium: Medium, driver: Driver) -> Result<Self, RedbError> {
         let origin = medium.origin();
         let Started {
             slot,
             asks,
             counted,
             hot,
-        } = writer::start(medium)?;
+        } = writer::start(medium, driver)?;
         Ok(Self {
             slot,
             asks,
             counted,
             hot,
             origin,
+            driver,
         })
     }
 
@@ -117,10 +129,10 @@ impl RedbEngine {
         &self,
         read: impl Fn(&ReadTransaction) -> Result<A, RedbFault> + Send + 'static,
     ) -> Result<A, ReadError> {
-        let access = Arc::clone(&self.slot).read_owned().await;
+        let access = self.slot.read().await;
         let look = move || access.read(read);
-        let Ok(runtime) = Handle::try_current() else {
-            return look(); // no task to block
+        let (Driver::Threads, Ok(runtime)) = (self.driver, Handle::try_current()) else {
+            return look(); // no task to block, or nothing to wait for
         };
         match runtime.spawn_blocking(look).await {
             Ok(answer) => answer,
@@ -181,7 +193,7 @@ impl Engine for RedbEngine {
         id: &OperationId,
         reader: CellReader<'_>,
     ) -> Option<StoreResult<Option<Cell>>> {
-        let access = self.slot.try_read().ok()?;
+        let access = self.slot.read_now()?;
         self.hot(&access, &text(id), reader)
     }
 

@@ -14,7 +14,7 @@ use ::redb::{
     Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
     TableHandle, UntypedTableHandle, WriteTransaction, backends::FileBackend,
 };
-use tokio::sync::RwLock;
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tower_operations::{
     engine::new_secret,
     operation::OperationId,
@@ -35,7 +35,35 @@ use super::{
 
 /// The database, shared by the readers and the writer. Users of the database hold the lock
 /// for reading, so that the writer can take it exclusively.
-pub(super) type DatabaseSlot = Arc<RwLock<Access>>;
+#[derive(Clone)]
+pub(super) struct DatabaseSlot(Arc<RwLock<Access>>);
+
+impl DatabaseSlot {
+    pub(super) fn new(access: Access) -> Self {
+        Self(Arc::new(access.into()))
+    }
+
+    pub(super) async fn read(&self) -> OwnedRwLockReadGuard<Access> {
+        Arc::clone(&self.0).read_owned().await
+    }
+
+    /// Returns the database, unless it is being replaced.
+    pub(super) fn read_now(&self) -> Option<RwLockReadGuard<'_, Access>> {
+        self.0.try_read().ok()
+    }
+
+    /// Returns the database, for the writer. No reader waits while it holds the lock, so a writer
+    /// that shares the thread of all readers never finds the lock taken.
+    pub(super) fn read_as_writer(&self) -> RwLockReadGuard<'_, Access> {
+        self.read_now().unwrap_or_else(|| self.0.blocking_read())
+    }
+
+    /// Returns exclusive access to the database, for the writer.
+    pub(super) fn write_as_writer(&self) -> RwLockWriteGuard<'_, Access> {
+        let now = self.0.try_write();
+        now.unwrap_or_else(|_| self.0.blocking_write())
+    }
+}
 
 pub(super) enum Access {
     /// The database is open.

@@ -17,6 +17,9 @@ mod purging;
 mod reading;
 mod rows;
 mod tables;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -25,8 +28,8 @@ use std::{path::Path, sync::Arc};
 
 use tower_operations::engine::EngineStore;
 
+use self::{engine::Driver, file::Medium, writer::WriterRequest};
 pub use self::{engine::RedbEngine, error::RedbError};
-use self::{file::Medium, writer::WriterRequest};
 
 /// Private decoders, for the fuzz targets in `fuzz/`. They are not part of the API.
 #[cfg(fuzzing)]
@@ -116,7 +119,7 @@ impl<T> RedbStore<T> {
     /// The errors of [`open`](RedbStore::open).
     pub fn in_memory() -> Result<Self, RedbError> {
         let backend = Arc::new(::redb::backends::InMemoryBackend::new());
-        let engine = RedbEngine::on(Medium::on(backend, CACHE))?;
+        let engine = RedbEngine::on(Medium::on(backend, CACHE), Driver::Threads)?;
         Ok(Self(EngineStore::new(engine)))
     }
 
@@ -125,7 +128,7 @@ impl<T> RedbStore<T> {
     /// # Errors
     /// The errors of [`open`](RedbStore::open).
     pub fn open_with_cache(path: impl AsRef<Path>, bytes: usize) -> Result<Self, RedbError> {
-        let engine = RedbEngine::on(Medium::file(path.as_ref(), bytes)?)?;
+        let engine = RedbEngine::on(Medium::file(path.as_ref(), bytes)?, Driver::Threads)?;
         Ok(Self(EngineStore::new(engine)))
     }
 

@@ -1,18 +1,16 @@
 //! Tests on a disk that fails on demand.
 
 mod damaged;
-mod disk;
 mod dump;
 mod failing;
 mod format;
 mod power;
 mod reading;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use http::Response;
 use tower_operations::{
-    engine::EngineStore,
     operation::{BufferedBody, OperationId, Outcome, RecordedResponse},
     store::{
         Created, FencingToken, IdempotencyKey, LeaseConfig, LeaseHandle, NewOperation, NodeId,
@@ -20,8 +18,11 @@ use tower_operations::{
     },
 };
 
-use self::disk::Disk;
-use super::{RedbEngine, RedbStore, file::Medium};
+use super::{
+    RedbStore,
+    engine::Driver,
+    testing::{self, Disk},
+};
 
 type Seen = Record<RecordedResponse>;
 
@@ -31,8 +32,7 @@ const TERM: Duration = Duration::from_secs(60);
 const NO_CACHE: usize = 0;
 
 fn open(disk: &Disk, cache: usize) -> RedbStore {
-    let medium = Medium::on(Arc::new(disk.clone()), cache);
-    RedbStore(EngineStore::new(RedbEngine::on(medium).unwrap()))
+    testing::open(disk, cache, Driver::Threads).unwrap()
 }
 
 fn response(text: &str) -> RecordedResponse {

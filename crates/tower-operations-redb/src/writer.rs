@@ -12,7 +12,7 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
-    time::{Instant, SystemTime},
+    time::Instant,
 };
 
 use ::redb::Database;
@@ -20,12 +20,13 @@ use tokio::sync::{
     mpsc::{Receiver, Sender, channel},
     oneshot,
 };
-use tower_operations::store::StoreError;
+use tower_operations::{engine::wall_clock, store::StoreError};
 
 use super::{
     answers::{Answers, answer},
     cell_cache::CellCache,
     desk::{Desk, Holder, Standing, VolatileState},
+    engine::Driver,
     error::{RedbError, RedbFault, SharedRedbFault},
     expiring_map::{ExpiringEntry, until},
     file::{Access, DatabaseSlot, Medium, Opened, finish},
@@ -49,8 +50,10 @@ pub(super) enum WriterRequest {
     /// Opens the database again if it has failed.
     Check(oneshot::Sender<()>),
     /// Closes the file.
-    Close(oneshot::Sender<Result<(), RedbError>>),
+    Close(CloseReply),
 }
+
+type CloseReply = oneshot::Sender<Result<(), RedbError>>;
 
 /// A change that can be repeated after it was undone.
 pub(super) trait Transaction: Send + 'static {
@@ -114,31 +117,43 @@ impl<C: Transaction> Job for WaitingJob<C> {
     }
 }
 
-/// Opens the database on `medium`, and starts the thread that writes to it. The thread ends
+/// Opens the database on `medium`, and starts the thread or the task that writes to it. It ends
 /// after the last sender was dropped, once it has served all requests.
-pub(super) fn start(mut medium: Medium) -> Result<Started, RedbError> {
+pub(super) fn start(mut medium: Medium, driver: Driver) -> Result<Started, RedbError> {
     let mut memory = VolatileState::default();
     let database = match catch_unwind(AssertUnwindSafe(|| medium.open())) {
         // No other process can have the file open, so no earlier holder exists any more.
-        Ok(opened) => adopt(&mut memory, opened?, Instant::now(), Standing::Before),
+        Ok(opened) => adopt(&mut memory, opened?, now(), Standing::Before),
         Err(_) => return Err(RedbError::Corrupt(RedbFault::Panicked.into())),
     };
-    let slot = DatabaseSlot::new(Access::Open(database).into());
+    let slot = DatabaseSlot::new(Access::Open(database));
     let (asks, asked) = channel(QUEUE);
     let counted = Arc::<WriterCounters>::default();
     let hot = Arc::new(CellCache::new(medium.hot));
     let writer = Writer {
         medium,
         memory,
-        slot: Arc::clone(&slot),
+        slot: slot.clone(),
         counted: Arc::clone(&counted),
         hot: Arc::clone(&hot),
-        answers: Answers::start().map_err(RedbError::Io)?,
+        answers: match driver {
+            Driver::Threads => Answers::start().map_err(RedbError::Io)?,
+            #[cfg(any(test, feature = "testing"))]
+            Driver::Task => Answers::default(),
+        },
     };
-    thread::Builder::new()
-        .name("operations-redb".into())
-        .spawn(move || writer.run(asked))
-        .map_err(RedbError::Io)?;
+    match driver {
+        Driver::Threads => {
+            thread::Builder::new()
+                .name("operations-redb".into())
+                .spawn(move || writer.run(asked))
+                .map_err(RedbError::Io)?;
+        }
+        #[cfg(any(test, feature = "testing"))]
+        Driver::Task => {
+            tower_operations::engine::spawn(writer.run_in_task(asked));
+        }
+    }
     Ok(Started {
         slot,
         asks,
@@ -195,59 +210,103 @@ struct Writer {
 
 pub(super) type Batch = Vec<Box<dyn Job>>;
 
+/// The requests that share a commit.
+#[derive(Default)]
+struct Round {
+    batch: Batch,
+    leases: Vec<LeaseRequest>,
+    checks: Vec<oneshot::Sender<()>>,
+    compact: Vec<oneshot::Sender<Result<bool, RedbError>>>,
+    close: Option<CloseReply>,
+}
+
+impl Round {
+    /// Returns the requests that are there, after the first one.
+    fn gather(first: WriterRequest, asked: &mut Receiver<WriterRequest>) -> Self {
+        let mut round = Self::default();
+        let (mut next, mut weight) = (Some(first), 0);
+        while let Some(ask) = next {
+            match ask {
+                WriterRequest::Change(job) => {
+                    weight += job.weight();
+                    round.batch.push(job);
+                }
+                WriterRequest::Lease(ask) => round.leases.push(ask),
+                WriterRequest::Compact(waiting) => round.compact.push(waiting),
+                WriterRequest::Check(waiting) => round.checks.push(waiting),
+                WriterRequest::Close(waiting) => {
+                    round.close = Some(waiting);
+                    break;
+                }
+            }
+            let has_room = round.batch.len() < BATCH && weight < BATCH_BYTES;
+            next = has_room.then(|| asked.try_recv().ok()).flatten();
+        }
+        round
+    }
+}
+
 impl Writer {
+    /// Serves all requests, on a thread.
     fn run(mut self, mut asked: Receiver<WriterRequest>) {
-        while let Some(first) = asked.blocking_recv() {
-            let (mut batch, mut leases): (Batch, Vec<_>) = Default::default();
-            let (mut checks, mut compact, mut close) = (Vec::new(), Vec::new(), None);
-            let (mut next, mut weight) = (Some(first), 0);
-            while let Some(ask) = next {
-                match ask {
-                    WriterRequest::Change(job) => {
-                        weight += job.weight();
-                        batch.push(job);
-                    }
-                    WriterRequest::Lease(ask) => leases.push(ask),
-                    WriterRequest::Compact(waiting) => compact.push(waiting),
-                    WriterRequest::Check(waiting) => checks.push(waiting),
-                    WriterRequest::Close(waiting) => {
-                        close = Some(waiting);
-                        break;
-                    }
-                }
-                let has_room = batch.len() < BATCH && weight < BATCH_BYTES;
-                next = has_room.then(|| asked.try_recv().ok()).flatten();
-            }
-            if !checks.is_empty() {
-                self.check();
-                for waiting in checks {
-                    let _ = waiting.send(());
-                }
-            }
-            if !batch.is_empty() {
-                self.write(batch);
-            }
-            for ask in leases {
-                let access = self.slot.blocking_read();
-                let is_sound = ask.answer(&mut self.memory, &access, Instant::now());
-                drop(access);
-                if !is_sound {
-                    self.check();
-                }
-            }
-            for waiting in compact {
-                let _ = waiting.send(self.compact());
-            }
-            if let Some(waiting) = close {
-                drop(asked);
-                // The changes before the close are answered before it.
-                self.answers.finish();
-                let _ = waiting.send(self.close());
-                return;
+        let mut close = None;
+        while close.is_none()
+            && let Some(first) = asked.blocking_recv()
+        {
+            close = self.serve(Round::gather(first, &mut asked));
+        }
+        self.end(asked, close);
+    }
+
+    /// Serves all requests, in a task on the only thread of its runtime.
+    #[cfg(any(test, feature = "testing"))]
+    async fn run_in_task(mut self, mut asked: Receiver<WriterRequest>) {
+        let mut close = None;
+        while close.is_none()
+            && let Some(first) = asked.recv().await
+        {
+            close = self.serve(Round::gather(first, &mut asked));
+        }
+        self.end(asked, close);
+    }
+
+    /// Serves a round, except for the request to close the file, which is returned.
+    fn serve(&mut self, round: Round) -> Option<CloseReply> {
+        if !round.checks.is_empty() {
+            self.check();
+            for waiting in round.checks {
+                let _ = waiting.send(());
             }
         }
-        if let Err(error) = self.close() {
-            tracing::warn!(error = %error, "file not closed");
+        if !round.batch.is_empty() {
+            self.write(round.batch);
+        }
+        for ask in round.leases {
+            let access = self.slot.read_as_writer();
+            let is_sound = ask.answer(&mut self.memory, &access, now());
+            drop(access);
+            if !is_sound {
+                self.check();
+            }
+        }
+        for waiting in round.compact {
+            let _ = waiting.send(self.compact());
+        }
+        round.close
+    }
+
+    /// Closes the file. The requests that were not served get no answer.
+    fn end(mut self, unserved: Receiver<WriterRequest>, close: Option<CloseReply>) {
+        drop(unserved);
+        // The changes before the close are answered before it.
+        self.answers.finish();
+        let closed = self.close();
+        match (close, closed) {
+            (Some(waiting), closed) => {
+                let _ = waiting.send(closed);
+            }
+            (None, Err(error)) => tracing::warn!(error = %error, "file not closed"),
+            (None, Ok(())) => {}
         }
     }
 
@@ -289,7 +348,7 @@ impl Writer {
     /// and neither has the file, unless the commit itself failed: then its outcome is
     /// unknown.
     fn attempt(&mut self, batch: &mut Batch) -> Result<u64, RedbFault> {
-        let access = self.slot.blocking_read();
+        let access = self.slot.read_as_writer();
         let Access::Open(database) = &*access else {
             return Err(::redb::StorageError::PreviousIo.into());
         };
@@ -305,7 +364,7 @@ impl Writer {
 
     /// Opens the database again if it has failed.
     fn check(&mut self) {
-        let failed = match &*self.slot.blocking_read() {
+        let failed = match &*self.slot.read_as_writer() {
             Access::Open(database) => database.begin_write().err().map(RedbFault::from),
             Access::Failed(_) => Some(::redb::StorageError::PreviousIo.into()),
             Access::Closed => None,
@@ -318,7 +377,7 @@ impl Writer {
     fn reopen(&mut self, fault: &SharedRedbFault) {
         self.counted.failures.fetch_add(1, Relaxed);
         tracing::warn!(error = %StoreError::from(fault.clone()).report(), "file failed, opening it again");
-        let mut access = self.slot.blocking_write();
+        let mut access = self.slot.write_as_writer();
         let failed = std::mem::replace(&mut *access, Access::Failed(fault.clone()));
         // Changes read from the cache, and a file that is opened again may lack what it had.
         self.hot.clear();
@@ -329,7 +388,7 @@ impl Writer {
         // alive and will retry.
         match catch_unwind(AssertUnwindSafe(|| self.medium.open())) {
             Ok(Ok(opened)) => {
-                let over = until(Instant::now(), self.memory.longest);
+                let over = until(now(), self.memory.longest);
                 *access = Access::Open(adopt(&mut self.memory, opened, over, Standing::There));
             }
             Ok(Err(error)) => {
@@ -341,7 +400,7 @@ impl Writer {
 
     fn compact(&mut self) -> Result<bool, RedbError> {
         let compacted = {
-            let mut access = self.slot.blocking_write();
+            let mut access = self.slot.write_as_writer();
             match &mut *access {
                 Access::Open(database) => {
                     catch_unwind(AssertUnwindSafe(|| Ok(database.compact()?)))
@@ -357,9 +416,14 @@ impl Writer {
 
     fn close(&mut self) -> Result<(), RedbError> {
         // Dropping the database writes the data that makes the next opening quick.
-        *self.slot.blocking_write() = Access::Closed;
+        *self.slot.write_as_writer() = Access::Closed;
         Ok(self.medium.close()?)
     }
+}
+
+/// Returns the time for leases, which is tokio's, so that a test can pause it.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// Applies a batch; returns the number of effective changes.
@@ -370,8 +434,7 @@ fn write(
     batch: &mut Batch,
 ) -> Result<u64, RedbFault> {
     let write = database.begin_write()?;
-    let now = (Instant::now(), millis(SystemTime::now()));
-    let mut desk = Desk::new(&write, memory, hot, now)?;
+    let mut desk = Desk::new(&write, memory, hot, (now(), millis(wall_clock())))?;
     for job in batch {
         desk.next();
         job.apply(&mut desk)?;

@@ -17,10 +17,8 @@ use tower_operations::{
     },
 };
 
-use super::{
-    Disk, NO_CACHE, TERM, created, disk::Trap, held, key, leased, open, persist, response, success,
-};
-use crate::RedbStore;
+use super::{Disk, NO_CACHE, TERM, created, held, key, leased, open, persist, response, success};
+use crate::{RedbStore, testing::Trap};
 
 /// Returns the root cause of an error.
 fn root(error: &StoreError) -> &(dyn Error + 'static) {

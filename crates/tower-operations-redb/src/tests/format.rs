@@ -17,11 +17,13 @@ use tower_operations::{
 };
 
 use super::{
-    Disk, Medium,
+    Disk,
     dump::{dump, load},
 };
 use crate::{
     RedbEngine, RedbError,
+    engine::Driver,
+    file::Medium,
     tables::{BARE_KEYS, FORMAT, KNOWN_FORMAT, NEXT_NUMBER},
 };
 
@@ -168,7 +170,8 @@ async fn check(engine: &RedbEngine) {
 }
 
 fn engine(disk: &Disk) -> Result<RedbEngine, RedbError> {
-    RedbEngine::on(Medium::on(Arc::new(disk.clone()), 1 << 20))
+    let medium = Medium::on(Arc::new(disk.clone()), 1 << 20);
+    RedbEngine::on(medium, Driver::Threads)
 }
 
 async fn close(engine: RedbEngine) {

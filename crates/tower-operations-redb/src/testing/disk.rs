@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeSet,
+    fmt,
     io::{self, ErrorKind},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, ThreadId},
 };
 
@@ -13,7 +14,7 @@ const BLOCK: usize = 4096;
 
 /// A disk in memory that knows what a power failure would leave.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Disk(Arc<Mutex<State>>);
+pub struct Disk(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -29,6 +30,8 @@ struct State {
     capacity: Option<usize>,
     /// The number of calls until one fails, and the kind of the failure.
     trap: Option<(usize, Trap)>,
+    /// The number of changes until the hook runs.
+    hook: Option<(usize, Hook)>,
     calls: usize,
     /// The number of bytes that were read.
     read: usize,
@@ -36,18 +39,29 @@ struct State {
     readers: Vec<ThreadId>,
 }
 
+struct Hook(Box<dyn FnOnce() + Send>);
+
 #[derive(Debug, Clone)]
 enum Change {
     Write(usize, Vec<u8>),
     Length(usize),
 }
 
+/// The failure of a call.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Trap {
+pub enum Trap {
+    /// The call has no effect, and returns an error.
     Error,
     /// The call takes effect, and returns an error nevertheless.
     LateError,
+    /// The call panics.
     Panic,
+}
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hook").finish_non_exhaustive()
+    }
 }
 
 impl Change {
@@ -64,10 +78,17 @@ impl Change {
 }
 
 impl Disk {
+    /// Returns the disk after the end of the process: everything that was written is present.
+    #[must_use]
+    pub fn after_kill(&self) -> Self {
+        self.after_power_cut(|| true)
+    }
+
     /// Returns the disk after a power failure: of what was not synced, any part may be present.
     /// `coin` decides about each sector.
-    pub(super) fn after_power_cut(&self, mut coin: impl FnMut() -> bool) -> Self {
-        let state = self.0.lock().unwrap();
+    #[must_use]
+    pub fn after_power_cut(&self, mut coin: impl FnMut() -> bool) -> Self {
+        let state = self.state();
         let mut bytes = state.synced.clone();
         for change in &state.unsynced {
             let Change::Write(offset, data) = change else {
@@ -89,39 +110,69 @@ impl Disk {
         })))
     }
 
+    /// Runs `hook` once, between the `changes` next writes and the one after them.
+    pub fn set_hook(&self, changes: usize, hook: impl FnOnce() + Send + 'static) {
+        self.state().hook = Some((changes, Hook(Box::new(hook))));
+    }
+
     /// Sets the number of further blocks that there is room for; `None` for any number.
-    pub(super) fn limit(&self, room: Option<usize>) {
-        let mut state = self.0.lock().unwrap();
+    pub fn limit(&self, room: Option<usize>) {
+        let mut state = self.state();
         state.capacity = room.map(|room| state.blocks.len() + room);
     }
 
     /// Makes the call after `calls` further calls fail.
-    pub(super) fn set_trap(&self, calls: usize, trap: Trap) {
-        self.0.lock().unwrap().trap = Some((calls, trap));
+    pub fn set_trap(&self, calls: usize, trap: Trap) {
+        self.state().trap = Some((calls, trap));
     }
 
     /// Returns whether the fault is still to come.
-    pub(super) fn take_trap(&self) -> bool {
-        self.0.lock().unwrap().trap.take().is_some()
+    #[must_use]
+    pub fn take_trap(&self) -> bool {
+        self.state().trap.take().is_some()
     }
 
     /// Returns the number of calls.
-    pub(super) fn calls(&self) -> usize {
-        self.0.lock().unwrap().calls
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.state().calls
     }
 
     /// Returns the threads that have read since the last call of this method.
-    pub(super) fn readers(&self) -> Vec<ThreadId> {
-        std::mem::take(&mut self.0.lock().unwrap().readers)
+    pub fn readers(&self) -> Vec<ThreadId> {
+        std::mem::take(&mut self.state().readers)
     }
 
     /// Returns the number of bytes that were read since the last call of this method.
-    pub(super) fn read(&self) -> usize {
-        std::mem::take(&mut self.0.lock().unwrap().read)
+    pub fn read(&self) -> usize {
+        std::mem::take(&mut self.state().read)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A call that panics has changed nothing.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a change, after the hook if its time has come.
+    fn change(&self, change: Change) -> io::Result<()> {
+        let hook = {
+            let mut state = self.state();
+            match &mut state.hook {
+                Some((changes @ 1.., _)) => {
+                    *changes -= 1;
+                    None
+                }
+                hook => hook.take(),
+            }
+        };
+        if let Some((_, Hook(hook))) = hook {
+            hook();
+        }
+        self.call(|state| state.change(change))
     }
 
     fn call<A>(&self, call: impl FnOnce(&mut State) -> io::Result<A>) -> io::Result<A> {
-        let mut state = self.0.lock().unwrap();
+        let mut state = self.state();
         state.calls += 1;
         let trap = match &mut state.trap {
             Some((0, trap)) => Some(*trap),
@@ -186,7 +237,7 @@ impl StorageBackend for Disk {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.call(|state| state.change(Change::Length(len as usize)))
+        self.change(Change::Length(len as usize))
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -199,6 +250,6 @@ impl StorageBackend for Disk {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.call(|state| state.change(Change::Write(offset as usize, data.to_vec())))
+        self.change(Change::Write(offset as usize, data.to_vec()))
     }
 }
