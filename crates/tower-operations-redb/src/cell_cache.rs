@@ -29,7 +29,7 @@ pub(super) struct CellCache {
 #[derive(Debug, Default)]
 struct CachedCells {
     by_id: HashMap<Arc<[u8]>, CachedCell, RandomState>,
-    /// The ids in the order of their commits; those of one commit are in any order.
+    /// The ids in the order of their commits; those of one commit are in the order of ids.
     order: BTreeMap<u64, Arc<[u8]>>,
     next: u64,
     bytes: usize,
@@ -103,6 +103,9 @@ impl CellCache {
 
     /// Adds the committed cells, which were [forgotten](Self::forget) before the commit.
     pub(super) fn keep(&self, touched: TouchedCells) {
+        // The order decides which cells are removed, and must not be that of a random hasher.
+        let mut touched: Vec<_> = touched.into_iter().collect();
+        touched.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         let mut cells = self.lock();
         for (id, written) in touched {
             if let Some(written) = written {

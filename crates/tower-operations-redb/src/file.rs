@@ -23,6 +23,7 @@ use tower_operations::{
 
 use super::{
     error::{RedbError, RedbFault, SharedRedbFault},
+    file_lock::{FileLock, lock_range},
     medium_handle::MediumHandle,
     migration::migrate,
     named_file::NamedFile,
@@ -142,6 +143,8 @@ pub(super) struct Medium {
     /// The switch that cuts the open database off from the storage.
     cut: Arc<AtomicBool>,
     origin: Option<NamedFile>,
+    /// The lock of the storage, if it is a file.
+    lock: Option<FileLock>,
 }
 
 impl Medium {
@@ -154,9 +157,13 @@ impl Medium {
         let file = options.open(path)?;
         sync_folder(path)?;
         let origin = NamedFile::of(path, &file)?;
-        let medium = Self::on(Arc::new(FileBackend::new(file)?), cache);
+        let lock = FileLock::new(&file)?;
+        let backend = FileBackend::new(file)?;
+        lock_range(&backend)?;
+        let medium = Self::on(Arc::new(backend), cache);
         Ok(Self {
             origin: Some(origin),
+            lock: Some(lock),
             ..medium
         })
     }
@@ -173,6 +180,7 @@ impl Medium {
             hot: cache / 8,
             cut: Arc::default(),
             origin: None,
+            lock: None,
         }
     }
 
@@ -210,10 +218,12 @@ impl Medium {
         self.cut.store(true, SeqCst);
     }
 
-    /// Closes the storage.
-    pub(super) fn close(&self) -> io::Result<()> {
+    /// Closes the storage, and unlocks it.
+    pub(super) fn close(&mut self) -> io::Result<()> {
         self.cut_off();
-        self.backend.close()
+        let closed = self.backend.close();
+        let unlocked = self.lock.take().map_or(Ok(()), FileLock::release);
+        closed.and(unlocked)
     }
 }
 

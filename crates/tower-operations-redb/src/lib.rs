@@ -8,6 +8,7 @@ mod engine;
 mod error;
 mod expiring_map;
 mod file;
+mod file_lock;
 mod key_changes;
 mod leases;
 mod medium_handle;

@@ -137,9 +137,7 @@ async fn disturb(world: Arc<SimulatedWorld>, fault: Fault) {
         }
         FaultKind::Outage => {
             let begin = world.log.now();
-            stores.network().set_away(true);
-            sleep(fault.pause).await;
-            stores.network().set_away(false);
+            stores.fail(fault.pause).await;
             world.log.add(&Entry::Away(Away {
                 node: None,
                 begin,

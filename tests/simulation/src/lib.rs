@@ -14,6 +14,7 @@
 //!   notices, and some calls are slow.
 
 mod bug;
+mod disk;
 pub mod engine;
 mod faults;
 mod journal;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::StoreKind;
+
 /// A bug that a world can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -48,11 +50,13 @@ pub enum Mutant {
     NoRecovery,
     /// A drain ends a node at once.
     DrainCutsOff,
+    /// The disk of a file answers a sync before it takes effect.
+    SyncDelayed,
 }
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::FencingOff,
         Self::AnswerBeforeWrite,
         Self::CreateLost,
@@ -74,7 +78,17 @@ impl Mutant {
         Self::OwnerIgnored,
         Self::NoRecovery,
         Self::DrainCutsOff,
+        Self::SyncDelayed,
     ];
+
+    /// Returns the store that can have the bug.
+    #[must_use]
+    pub fn store(self) -> StoreKind {
+        match self {
+            Self::SyncDelayed => StoreKind::Redb,
+            _ => StoreKind::Engine,
+        }
+    }
 }
 
 impl fmt::Display for Mutant {

@@ -142,6 +142,10 @@ impl Node {
     /// Ends the process at once, and starts another one after a pause.
     pub(crate) async fn kill(&self, pause: Duration) {
         let _turn = self.turn.lock().await;
+        let Some(process) = self.process() else {
+            return;
+        };
+        self.stores.crash(&process.tasks).await;
         let at = self.journal.now();
         self.end();
         sleep(pause).await;
@@ -192,7 +196,7 @@ impl Node {
             }
             sleep(Duration::from_millis(10)).await;
         }
-        process.tasks.abort();
+        self.stores.exit(&process.tasks).await;
         self.journal.add(&Entry::Drain(DrainEntry {
             node: (*self.name).into(),
             begin,

@@ -1,8 +1,9 @@
 //! The stores under a world.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use test_customers::Random;
+use tokio::time::sleep;
 use tower_operations::{
     MemoryStore, RecordedResponse,
     engine::{EngineStore, Notifier},
@@ -13,6 +14,7 @@ use tower_operations::{
 use crate::{
     Mutant,
     bug::PlantedBug,
+    disk::NodeDisk,
     engine::{Database, Network, NetworkFaults, SimulatedEngine},
     journal::Journal,
 };
@@ -24,6 +26,9 @@ pub enum StoreKind {
     Engine,
     /// A [`MemoryStore`] that all nodes share.
     Memory,
+    /// The [`RedbStore`](tower_operations_redb::RedbStore) of a single node, on a disk whose power
+    /// fails.
+    Redb,
 }
 
 /// The store that all nodes of a world share.
@@ -36,6 +41,7 @@ pub(crate) struct Stores {
 enum Shared {
     Engine(Arc<Database>),
     Memory(MemoryStore<RecordedResponse>),
+    Redb(NodeDisk),
 }
 
 impl Stores {
@@ -58,6 +64,10 @@ impl Stores {
                 Shared::Engine(Database::new(secret, Arc::clone(journal), bug))
             }
             StoreKind::Memory => Shared::Memory(MemoryStore::new()),
+            StoreKind::Redb => {
+                let syncs = mutant != Some(Mutant::SyncDelayed);
+                Shared::Redb(NodeDisk::new(Random::new(random.next_u64()), syncs))
+            }
         };
         Self {
             shared,
@@ -74,6 +84,43 @@ impl Stores {
                 _ => self.on_engine::<true>(database, node, tasks),
             },
             Shared::Memory(store) => AnyStore::new(store.clone()),
+            Shared::Redb(disk) => AnyStore::new(disk.open()),
+        }
+    }
+
+    /// Ends a process at once.
+    pub(crate) async fn crash(&self, tasks: &TaskGroup) {
+        match &self.shared {
+            Shared::Redb(disk) => disk.crash(tasks).await,
+            Shared::Engine(_) | Shared::Memory(_) => tasks.abort(),
+        }
+    }
+
+    /// Ends a process that was drained.
+    pub(crate) async fn exit(&self, tasks: &TaskGroup) {
+        match &self.shared {
+            Shared::Redb(disk) => disk.exit(tasks).await,
+            Shared::Engine(_) | Shared::Memory(_) => tasks.abort(),
+        }
+    }
+
+    /// Lets the store be away for a while, or its disk fail.
+    pub(crate) async fn fail(&self, pause: Duration) {
+        match &self.shared {
+            Shared::Redb(disk) => disk.fail(pause).await,
+            Shared::Engine(_) | Shared::Memory(_) => {
+                self.network.set_away(true);
+                sleep(pause).await;
+                self.network.set_away(false);
+            }
+        }
+    }
+
+    /// Returns the number of power failures.
+    pub(crate) fn power_failures(&self) -> u64 {
+        match &self.shared {
+            Shared::Redb(disk) => disk.power_failures(),
+            Shared::Engine(_) | Shared::Memory(_) => 0,
         }
     }
 
@@ -102,6 +149,7 @@ impl Stores {
         match &self.shared {
             Shared::Engine(database) => database.take_violations(),
             Shared::Memory(_) => Vec::new(),
+            Shared::Redb(disk) => disk.take_violations(),
         }
     }
 }

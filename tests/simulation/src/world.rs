@@ -17,6 +17,10 @@ use crate::{
     stores::{StoreKind, Stores},
 };
 
+/// The time after the return of a killed node in which its operations end or are rerun, with a
+/// store of one process.
+const BACK: Duration = Duration::from_secs(1);
+
 /// What a world is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
@@ -50,6 +54,8 @@ pub struct Outcome {
     pub counts: Counts,
     /// The faults of the network.
     pub network: NetworkCounts,
+    /// The number of power failures.
+    pub power_failures: u64,
     /// The number of operations that nodes reclaimed.
     pub reclaims: u64,
     /// The time that passed in the world.
@@ -97,7 +103,7 @@ impl Cluster for Nodes {
 }
 
 impl Plan {
-    /// Returns a plan with three to five nodes, the usual network, and this number of kills.
+    /// Returns a plan with three to five nodes, or one with a store of one process, the usual network, and this number of kills.
     #[must_use]
     pub fn new(seed: u64, store: StoreKind, operations: usize, kills: usize) -> Self {
         let faults = FaultNumbers::with_kills(kills);
@@ -105,7 +111,10 @@ impl Plan {
             seed,
             store,
             operations,
-            nodes: 3 + usize::from(seed.to_le_bytes()[7] % 3),
+            nodes: match store {
+                StoreKind::Redb => 1,
+                StoreKind::Engine | StoreKind::Memory => 3 + usize::from(seed.to_le_bytes()[7] % 3),
+            },
             customers: 24,
             faults,
             prefix: faults.all(),
@@ -140,6 +149,10 @@ async fn run_world(plan: Plan) -> Outcome {
         .stop(LEASE / 3 * plan.network.renewals)
         // Without a notice a wait looks again after a second, by a call that may be slow.
         .wake(Duration::from_millis(2_500));
+    let rules = match plan.store {
+        StoreKind::Redb => rules.reclaim(BACK),
+        StoreKind::Engine | StoreKind::Memory => rules,
+    };
     let journal = Arc::new(Journal::new(rules, plan.keeps_log));
     let stores = Stores::new(
         plan.store,
@@ -183,6 +196,7 @@ async fn run_world(plan: Plan) -> Outcome {
     Outcome {
         counts: log.verdict.counts,
         network: stores.network().counts(),
+        power_failures: stores.power_failures(),
         reclaims: world.cluster.nodes.iter().map(Node::reclaims).sum(),
         elapsed: journal.elapsed(),
         violations,

@@ -2,6 +2,8 @@
 
 use simulation::{Outcome, Plan, StoreKind, run};
 
+const STORES: [StoreKind; 3] = [StoreKind::Engine, StoreKind::Memory, StoreKind::Redb];
+
 fn plan(seed: u64, store: StoreKind) -> Plan {
     Plan::new(seed, store, 300, 6)
 }
@@ -13,7 +15,7 @@ fn assert_good(seed: u64, outcome: &Outcome) {
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    for store in [StoreKind::Engine, StoreKind::Memory] {
+    for store in STORES {
         let digests = [(); 2].map(|()| run(&plan(7, store)).log.digest);
         assert_eq!(digests[0], digests[1], "{store:?}");
         assert_ne!(digests[0], run(&plan(8, store)).log.digest, "{store:?}");
@@ -22,7 +24,7 @@ fn the_same_seed_gives_the_same_run() {
 
 #[test]
 fn no_law_is_broken() {
-    for store in [StoreKind::Engine, StoreKind::Memory] {
+    for store in STORES {
         for seed in 0..5 {
             let outcome = run(&plan(seed, store));
             assert_good(seed, &outcome);

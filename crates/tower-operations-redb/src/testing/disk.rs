@@ -1,7 +1,7 @@
 //! A disk in memory.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     fmt,
     io::{self, ErrorKind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,6 +11,8 @@ use std::{
 use ::redb::StorageBackend;
 
 const BLOCK: usize = 4096;
+/// The number of syncs that are delayed, if they are: those of a commit and more.
+const DELAYED: usize = 4;
 
 /// A disk in memory that knows what a power failure would leave.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +28,8 @@ struct State {
     unsynced: Vec<Change>,
     /// The blocks that were written to; the other blocks take no room.
     blocks: BTreeSet<usize>,
+    /// The changes of the last syncs, if those are delayed: a power failure undoes them.
+    delayed: Option<VecDeque<Vec<Change>>>,
     /// The maximum number of blocks.
     capacity: Option<usize>,
     /// The number of calls until one fails, and the kind of the failure.
@@ -78,10 +82,19 @@ impl Change {
 }
 
 impl Disk {
+    fn with(bytes: Vec<u8>) -> Self {
+        let synced = bytes.clone();
+        Self(Arc::new(Mutex::new(State {
+            bytes,
+            synced,
+            ..State::default()
+        })))
+    }
+
     /// Returns the disk after the end of the process: everything that was written is present.
     #[must_use]
     pub fn after_kill(&self) -> Self {
-        self.after_power_cut(|| true)
+        Self::with(self.state().bytes.clone())
     }
 
     /// Returns the disk after a power failure: of what was not synced, any part may be present.
@@ -90,7 +103,12 @@ impl Disk {
     pub fn after_power_cut(&self, mut coin: impl FnMut() -> bool) -> Self {
         let state = self.state();
         let mut bytes = state.synced.clone();
-        for change in &state.unsynced {
+        // A sync orders the writes before and after it.
+        let unsynced = match &state.delayed {
+            Some(_) => &[][..],
+            None => &state.unsynced,
+        };
+        for change in unsynced {
             let Change::Write(offset, data) = change else {
                 change.apply(&mut bytes);
                 continue;
@@ -102,17 +120,22 @@ impl Disk {
                 }
             }
         }
-        let synced = bytes.clone();
-        Self(Arc::new(Mutex::new(State {
-            bytes,
-            synced,
-            ..State::default()
-        })))
+        Self::with(bytes)
     }
 
     /// Runs `hook` once, between the `changes` next writes and the one after them.
     pub fn set_hook(&self, changes: usize, hook: impl FnOnce() + Send + 'static) {
         self.state().hook = Some((changes, Hook(Box::new(hook))));
+    }
+
+    /// Delays syncs from now on: a power failure undoes the last [`DELAYED`] ones.
+    pub fn delay_syncs(&self) {
+        self.state().delayed = Some(VecDeque::new());
+    }
+
+    /// Removes the hook.
+    pub fn clear_hook(&self) {
+        self.state().hook = None;
     }
 
     /// Sets the number of further blocks that there is room for; `None` for any number.
@@ -126,8 +149,7 @@ impl Disk {
         self.state().trap = Some((calls, trap));
     }
 
-    /// Returns whether the fault is still to come.
-    #[must_use]
+    /// Removes the fault. Returns whether it was still to come.
     pub fn take_trap(&self) -> bool {
         self.state().trap.take().is_some()
     }
@@ -242,7 +264,16 @@ impl StorageBackend for Disk {
 
     fn sync_data(&self) -> io::Result<()> {
         self.call(|state| {
-            for change in std::mem::take(&mut state.unsynced) {
+            let mut synced = std::mem::take(&mut state.unsynced);
+            if let Some(delayed) = &mut state.delayed {
+                delayed.push_back(synced);
+                let is_over = delayed.len() > DELAYED;
+                synced = is_over
+                    .then(|| delayed.pop_front())
+                    .flatten()
+                    .unwrap_or_default();
+            }
+            for change in synced {
                 change.apply(&mut state.synced);
             }
             Ok(())

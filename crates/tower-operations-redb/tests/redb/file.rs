@@ -45,6 +45,41 @@ async fn a_file_is_opened_once() {
     open(&path);
 }
 
+#[tokio::test]
+async fn a_program_that_opens_the_file_by_redb_is_excluded_and_excludes() {
+    let folder = Folder::new("redb");
+    let path = folder.join("operations.redb");
+    let store = open(&path);
+    let other = redb::Database::open(&path);
+    assert!(matches!(
+        other,
+        Err(redb::DatabaseError::DatabaseAlreadyOpen)
+    ));
+    store.close().await.unwrap();
+    let other = redb::Database::open(&path).unwrap();
+    let error = open_error(&path);
+    assert!(matches!(error, RedbError::AlreadyOpen(_)), "{error:?}");
+    drop(other);
+    open(&path);
+}
+
+/// Releases of redb before 4.3 lock the whole file.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_program_that_locks_the_whole_file_is_excluded_and_excludes() {
+    let folder = Folder::new("redb");
+    let path = folder.join("operations.redb");
+    let store = open(&path);
+    let file = fs::File::open(&path).unwrap();
+    assert!(matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)));
+    store.close().await.unwrap();
+    file.try_lock().unwrap();
+    let error = open_error(&path);
+    assert!(matches!(error, RedbError::AlreadyOpen(_)), "{error:?}");
+    drop(file);
+    open(&path);
+}
+
 #[test]
 fn file_errors_keep_their_kind() {
     let folder = Folder::new("redb");

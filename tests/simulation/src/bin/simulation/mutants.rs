@@ -1,6 +1,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use simulation::{Mutant, Plan, StoreKind, run};
+use simulation::{Mutant, Plan, run};
 use test_customers::Random;
 
 /// The number of seeds that each bug is planted with.
@@ -48,7 +48,7 @@ fn hunt(mutant: Mutant, seed: u64) -> Option<(usize, String)> {
     let mut seeds = Random::new(seed);
     let (in_a_world, kills) = IN_A_WORLD;
     for operations in (in_a_world..=OPERATIONS).step_by(in_a_world) {
-        let mut plan = Plan::new(seeds.next_u64(), StoreKind::Engine, in_a_world, kills);
+        let mut plan = Plan::new(seeds.next_u64(), mutant.store(), in_a_world, kills);
         plan.mutant = Some(mutant);
         // Some bugs make an answer that no client can read.
         let outcome = catch_unwind(AssertUnwindSafe(|| run(&plan)));

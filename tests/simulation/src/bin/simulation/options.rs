@@ -4,7 +4,7 @@ use simulation::{Plan, StoreKind, engine::NetworkFaults};
 use test_customers::Random;
 
 pub(crate) const USAGE: &str = "\
-usage: simulation [--operations N] [--kills N] [--seed S] [--store engine|memory]
+usage: simulation [--operations N] [--kills N] [--seed S] [--store engine|memory|redb]
                   [--network usual|bad] [--in-a-world N] [--one-world]
        simulation --mutants [--seed S]";
 
@@ -75,8 +75,11 @@ impl Options {
     }
 }
 
-const STORES: [(&str, StoreKind); 2] =
-    [("engine", StoreKind::Engine), ("memory", StoreKind::Memory)];
+const STORES: [(&str, StoreKind); 3] = [
+    ("engine", StoreKind::Engine),
+    ("memory", StoreKind::Memory),
+    ("redb", StoreKind::Redb),
+];
 
 const NETWORKS: [(&str, NetworkFaults); 2] = [
     ("usual", NetworkFaults::usual()),

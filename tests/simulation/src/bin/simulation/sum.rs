@@ -30,6 +30,7 @@ impl Sum {
             ("lost requests", network.lost_requests),
             ("lost answers", network.lost_answers),
             ("lost notices", network.lost_notices),
+            ("power failures", outcome.power_failures),
             ("reclaims", outcome.reclaims),
             ("reruns", counts.reruns as u64),
         ];
