@@ -12,7 +12,8 @@ use super::{
 use crate::{
     operation::{OperationId, Stored},
     store::{
-        Lease, LeaseConfig, LeaseHandle, NodeId, Purge, Reclaimed, Record, StoreError, Written,
+        Lease, LeaseConfig, LeaseHandle, NodeId, Purge, Reclaimed, Record, Step, StoreError,
+        Written,
     },
 };
 
@@ -127,16 +128,20 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
                 false => ReclaimAttempt::Unfit(id),
             });
         };
-        let before = record.version();
+        // The request belongs to the record as it was found. A later one may be of another
+        // operation with the same id.
+        let found = (record.version(), record.token());
+        let is_found = |record: &Record<T>| (record.version(), record.token()) == found;
         let took = LeaseChange::Reclaim(lease.term);
-        let step = |record: &Record<T>| record.reclaimed(&lease.node);
+        let step = |record: &Record<T>| match is_found(record) {
+            true => record.reclaimed(&lease.node),
+            false => Step::Lost,
+        };
         match self.change_from(record, took, step).await {
             Ok(Written::Done(record)) => Ok(ReclaimAttempt::Done(Reclaimed { record, request })),
             // The lease was renewed meanwhile, or the cell differs from the engine's
             // description.
-            Ok(Written::Lost(record)) if record.version() == before => {
-                Ok(ReclaimAttempt::Unfit(id))
-            }
+            Ok(Written::Lost(record)) if is_found(&record) => Ok(ReclaimAttempt::Unfit(id)),
             Ok(Written::Lost(_) | Written::Gone) => Ok(ReclaimAttempt::Not),
             Err(error) if !error.is_transient() => {
                 let id_text = String::from_utf8_lossy(&id);

@@ -254,6 +254,29 @@ async fn slow_reclaims_return_what_they_have_reclaimed() {
     }
 }
 
+/// The request of the deleted operation would otherwise run for the other one, whoever owns it.
+#[tokio::test(start_paused = true)]
+async fn a_reclaim_of_a_deleted_operation_takes_no_other_operation_of_the_same_id() {
+    let (odd, store) = Odd::store();
+    let id = create(&store).await;
+    odd.takes(SECOND);
+    let lease = LeaseConfig::default();
+    let reclaiming = tokio::spawn({
+        let (store, lease) = (store.clone(), lease.clone());
+        async move { store.reclaim(&lease, 64).await }
+    });
+    tokio::task::yield_now().await;
+    odd.0.cells.lock().unwrap().clear();
+    let again = store.create(NewOperation::new(id)).await.unwrap();
+    let Created::New(again) = again else {
+        panic!("the id is free: {again:?}");
+    };
+    assert!(reclaiming.await.unwrap().unwrap().is_empty());
+    let taken = store.reclaim(&lease, 64).await.unwrap();
+    assert_eq!(taken.len(), 1);
+    assert_eq!(taken[0].record.token(), again.token().next());
+}
+
 /// The operations that cannot be reclaimed fill several batches. They are examined once, and
 /// then put aside for long.
 #[tokio::test(start_paused = true)]

@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use test_customers::{Customer, Log, Random};
+use test_customers::{Cluster, Customer, Log, Random};
 use tokio::{task::JoinSet, time::sleep};
 use tower_operations_conformance::checker::{Away, Entry};
 
 use crate::{
-    node::LEASE,
+    process::LEASE,
     world::{Nodes, SimulatedWorld},
 };
 
@@ -115,7 +115,7 @@ pub(crate) async fn inject(world: Arc<SimulatedWorld>, faults: Vec<Fault>, prefi
 }
 
 async fn disturb(world: Arc<SimulatedWorld>, fault: Fault) {
-    let Nodes { nodes, stores } = &world.cluster;
+    let Nodes { nodes, stores, .. } = &world.cluster;
     let node = &nodes[fault.node];
     match fault.kind {
         FaultKind::Kill => node.kill(fault.pause).await,
@@ -123,7 +123,12 @@ async fn disturb(world: Arc<SimulatedWorld>, fault: Fault) {
         FaultKind::Drain => {
             let mut held = JoinSet::new();
             let before = async {
-                for number in 0..HOLDING {
+                // No customer calls a worker.
+                let holding = match fault.node < world.cluster.nodes() {
+                    true => HOLDING,
+                    false => 0,
+                };
+                for number in 0..holding {
                     let mut customer = Customer::new(Arc::clone(&world), number);
                     let at = world.log.now();
                     let name = format!("held {number} by node {} at {at}", fault.node);

@@ -10,6 +10,9 @@
 //! * A **drain** shuts a node down gracefully, and starts it again.
 //! * An **outage** takes the store away from all nodes.
 //! * A **skew** puts the wall clock of a node wrong by up to half a minute.
+//! * The **queue** between nodes that accept requests and workers that run them loses, delays,
+//!   doubles and reorders messages.
+//! * The **disk** of a single node loses its power between two writes, is full, or fails.
 //! * The [network](engine::Network) between the nodes and the store loses requests, answers and
 //!   notices, and some calls are slow.
 
@@ -20,6 +23,8 @@ mod faults;
 mod journal;
 mod mutants;
 mod node;
+mod process;
+mod queue;
 mod stores;
 mod work;
 mod world;

@@ -50,13 +50,15 @@ pub enum Mutant {
     NoRecovery,
     /// A drain ends a node at once.
     DrainCutsOff,
+    /// The store lets a worker claim what another worker has claimed meanwhile.
+    ClaimedTwice,
     /// The disk of a file answers a sync before it takes effect.
     SyncDelayed,
 }
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::FencingOff,
         Self::AnswerBeforeWrite,
         Self::CreateLost,
@@ -78,6 +80,7 @@ impl Mutant {
         Self::OwnerIgnored,
         Self::NoRecovery,
         Self::DrainCutsOff,
+        Self::ClaimedTwice,
         Self::SyncDelayed,
     ];
 
@@ -87,6 +90,15 @@ impl Mutant {
         match self {
             Self::SyncDelayed => StoreKind::Redb,
             _ => StoreKind::Engine,
+        }
+    }
+
+    /// Returns the number of workers with which the bug can show.
+    #[must_use]
+    pub fn workers(self) -> usize {
+        match self {
+            Self::ClaimedTwice => 2,
+            _ => 0,
         }
     }
 }

@@ -1,7 +1,6 @@
 //! A node: an application in a group of tasks, which end together.
 
 use std::{
-    convert::Infallible,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -11,15 +10,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, request::Parts};
-use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+use http::{Request, Response};
+use http_body_util::BodyExt;
 use test_customers::{Log, Random};
 use tokio::{sync::mpsc, task::JoinError, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
-use tower::{ServiceExt, service_fn, util::BoxCloneService};
+use tower::ServiceExt;
 use tower_operations::{
-    BufferedBody, Idempotency, Operations, Owner, RecoveryStats,
-    store::{AnyStore, LeaseConfig, NodeId},
+    BufferedBody, RecoveryStats,
     testing::{Environment, TaskGroup},
 };
 use tower_operations_conformance::checker::{Away, DrainEntry, Entry, Kill};
@@ -27,34 +25,31 @@ use tower_operations_conformance::checker::{Away, DrainEntry, Entry, Kill};
 use crate::{
     Mutant,
     journal::Journal,
+    process::{Process, Role},
+    queue::Queue,
     stores::Stores,
-    work::{ORDERED_PANIC, Renderer, out_of_order},
+    work::ORDERED_PANIC,
 };
 
-/// A short lease, so that operations are reclaimed soon.
-pub(crate) const LEASE: Duration = Duration::from_secs(2);
-/// The maximum number of attempts.
-pub(crate) const ATTEMPTS: u32 = 3;
-/// The time that a report may take.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 /// The deadline of a drain.
 const DRAIN: Duration = Duration::from_secs(4);
 /// The time in which a drained node sends its last answers.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
-/// The largest result, in bytes.
-const RESULT_LIMIT: u64 = 1_000_000;
 
-type App = BoxCloneService<Request<BufferedBody>, Response<AnswerBody>, Infallible>;
-
-type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
+/// The place of a node in its world.
+pub(crate) struct Site {
+    pub(crate) name: Arc<str>,
+    pub(crate) number: usize,
+    pub(crate) role: Role,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) stores: Arc<Stores>,
+    pub(crate) queue: Queue,
+    pub(crate) mutant: Option<Mutant>,
+}
 
 /// A node of a world.
 pub(crate) struct Node {
-    name: Arc<str>,
-    number: usize,
-    journal: Arc<Journal>,
-    stores: Arc<Stores>,
-    mutant: Option<Mutant>,
+    site: Site,
     state: Mutex<NodeState>,
     /// Locked during a disturbance.
     turn: tokio::sync::Mutex<()>,
@@ -67,17 +62,6 @@ struct NodeState {
     random: Random,
     /// The counters of all recoveries.
     recoveries: Vec<RecoveryStats>,
-}
-
-/// A process of the node, from its start to its end.
-#[derive(Clone)]
-struct Process {
-    tasks: TaskGroup,
-    environment: Environment,
-    operations: Operations<AnyStore>,
-    app: App,
-    /// The number of requests that are being answered.
-    requests: Arc<AtomicUsize>,
 }
 
 /// A request that is being answered.
@@ -98,19 +82,9 @@ impl Drop for RequestGuard {
 
 impl Node {
     /// Creates a node and starts it.
-    pub(crate) fn start(
-        number: usize,
-        journal: &Arc<Journal>,
-        stores: &Arc<Stores>,
-        mutant: Option<Mutant>,
-        random: Random,
-    ) -> Self {
+    pub(crate) fn start(site: Site, random: Random) -> Self {
         let node = Self {
-            name: format!("node-{number}").into(),
-            number,
-            journal: Arc::clone(journal),
-            stores: Arc::clone(stores),
-            mutant,
+            site,
             state: Mutex::new(NodeState {
                 process: None,
                 random,
@@ -125,7 +99,7 @@ impl Node {
 
     /// Returns the name of the node in the log.
     pub(crate) fn name(&self) -> &str {
-        &self.name
+        &self.site.name
     }
 
     /// Returns how many operations the node has reclaimed.
@@ -145,15 +119,15 @@ impl Node {
         let Some(process) = self.process() else {
             return;
         };
-        self.stores.crash(&process.tasks).await;
-        let at = self.journal.now();
+        self.site.stores.crash(&process.tasks).await;
+        let at = self.site.journal.now();
         self.end();
         sleep(pause).await;
         self.run();
-        self.journal.add(&Entry::Kill(Kill {
-            node: (*self.name).into(),
+        self.site.journal.add(&Entry::Kill(Kill {
+            node: (*self.site.name).into(),
             at,
-            back: Some(self.journal.now()),
+            back: Some(self.site.journal.now()),
         }));
     }
 
@@ -163,14 +137,14 @@ impl Node {
         let Some(process) = self.process() else {
             return;
         };
-        let begin = self.journal.now();
+        let begin = self.site.journal.now();
         process.tasks.suspend();
         sleep(pause).await;
         process.tasks.resume();
-        self.journal.add(&Entry::Away(Away {
-            node: Some((*self.name).into()),
+        self.site.journal.add(&Entry::Away(Away {
+            node: Some((*self.site.name).into()),
             begin,
-            end: self.journal.now(),
+            end: self.site.journal.now(),
         }));
     }
 
@@ -181,26 +155,27 @@ impl Node {
         let Some(process) = self.process() else {
             return;
         };
-        let begin = self.journal.now();
-        let operations = process.operations.clone();
-        let drain = async move { operations.drain(DRAIN).await };
-        if self.mutant != Some(Mutant::DrainCutsOff) {
+        let begin = self.site.journal.now();
+        let drain = process.drain.clone();
+        let drain = async move { drain.drain(DRAIN).await };
+        if self.site.mutant != Some(Mutant::DrainCutsOff) {
             let drained = process.environment.spawn(drain).await;
             drained.expect("a drain does not panic");
         }
         // The listener is closed, and the last requests are answered.
         let process = self.state().process.take().expect("the node is running");
         for _ in 0..LAST_ANSWERS.as_millis() / 10 {
-            if process.requests.load(SeqCst) == 0 || self.mutant == Some(Mutant::DrainCutsOff) {
+            if process.requests.load(SeqCst) == 0 || self.site.mutant == Some(Mutant::DrainCutsOff)
+            {
                 break;
             }
             sleep(Duration::from_millis(10)).await;
         }
-        self.stores.exit(&process.tasks).await;
-        self.journal.add(&Entry::Drain(DrainEntry {
-            node: (*self.name).into(),
+        self.site.stores.exit(&process.tasks).await;
+        self.site.journal.add(&Entry::Drain(DrainEntry {
+            node: (*self.site.name).into(),
             begin,
-            end: self.journal.now(),
+            end: self.site.journal.now(),
         }));
         self.run();
     }
@@ -209,7 +184,7 @@ impl Node {
     pub(crate) async fn answer(&self, request: Request<Bytes>) -> Option<Response<Bytes>> {
         let (process, back) = self.connect().await?;
         let guard = RequestGuard::new(&process.requests);
-        let app = process.app.clone();
+        let app = process.app.clone()?;
         let answer = process.environment.spawn(async move {
             let _guard = guard;
             let Ok(response) = app.oneshot(request.map(BufferedBody::from)).await;
@@ -232,7 +207,7 @@ impl Node {
     ) -> Option<Response<()>> {
         let (process, _) = self.connect().await?;
         let guard = RequestGuard::new(&process.requests);
-        let app = process.app.clone();
+        let app = process.app.clone()?;
         let (sender, mut sent) = mpsc::unbounded_channel();
         let answer = process.environment.spawn(async move {
             let _guard = guard;
@@ -275,7 +250,7 @@ impl Node {
     fn run(&self) {
         let tasks = TaskGroup::new();
         let mut state = self.state();
-        let (journal, skew) = (Arc::clone(&self.journal), Arc::clone(&self.skew));
+        let (journal, skew) = (Arc::clone(&self.site.journal), Arc::clone(&self.skew));
         let environment = Environment::new()
             .seed(state.random.next_u64())
             .tasks(tasks.clone())
@@ -285,69 +260,9 @@ impl Node {
                 let size = Duration::from_millis(skew.unsigned_abs());
                 if skew < 0 { now - size } else { now + size }
             });
-        let _entered = environment.enter();
-        let store = self.stores.open(self.number, &tasks);
-        let operations = Operations::new(store)
-            .owner(match self.mutant {
-                Some(Mutant::OwnerIgnored) => everybody,
-                _ => tenant,
-            })
-            .lease(LeaseConfig::new(NodeId::new(), LEASE))
-            .running_timeout(TIMEOUT)
-            .result_limit(RESULT_LIMIT);
-        let app = self.app(&operations, &tasks);
-        let recovery = operations.recovery().rerun_with(app.clone(), ATTEMPTS);
-        state.recoveries.push(recovery.stats());
-        if self.mutant != Some(Mutant::NoRecovery) {
-            drop(environment.spawn(recovery.run()));
-        }
-        state.process = Some(Process {
-            tasks,
-            environment: environment.clone(),
-            operations,
-            app,
-            requests: Arc::default(),
-        });
-    }
-
-    fn app(&self, operations: &Operations<AnyStore>, tasks: &TaskGroup) -> App {
-        let renderer = Renderer {
-            journal: Arc::clone(&self.journal),
-            node: Arc::clone(&self.name),
-            tasks: tasks.clone(),
-        };
-        let layer = operations
-            .layer()
-            .idempotency(Idempotency::optional().client_ids())
-            .rerun_if(|_| true);
-        let reports = tower::Layer::layer(
-            &layer,
-            service_fn(move |request| renderer.clone().render(request)),
-        );
-        let polls = operations
-            .poll_service()
-            .mounted_at("/operations")
-            .listing();
-        let ignores_last_event = self.mutant == Some(Mutant::LastEventIgnored);
-        BoxCloneService::new(service_fn(move |request: Request<BufferedBody>| {
-            let (reports, polls) = (reports.clone(), polls.clone());
-            let request = match ignores_last_event {
-                true => without_last_event(request),
-                false => request,
-            };
-            async move {
-                match request.uri().path() {
-                    "/reports" => match reports.oneshot(request).await {
-                        Ok(response) => Ok(response.map(boxed)),
-                        Err(error) => Ok(out_of_order(&error).map(boxed)),
-                    },
-                    _ => {
-                        let Ok(response) = polls.oneshot(request).await;
-                        Ok(response.map(boxed))
-                    }
-                }
-            }
-        }))
+        let (process, recovery) = Process::start(&self.site, environment, tasks);
+        state.recoveries.extend(recovery);
+        state.process = Some(process);
     }
 
     fn process(&self) -> Option<Process> {
@@ -362,19 +277,8 @@ impl Node {
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Node").field(&self.name).finish()
+        f.debug_tuple("Node").field(&self.site.name).finish()
     }
-}
-
-/// Returns the owner of a request.
-fn tenant(parts: &Parts) -> Option<Owner> {
-    let tenant = parts.headers.get("x-tenant")?.to_str().ok()?;
-    Some(Owner::new(tenant))
-}
-
-/// Returns the same owner for every request.
-fn everybody(_: &Parts) -> Option<Owner> {
-    Some(Owner::new("everybody"))
 }
 
 /// Returns the answer of a task that serves a connection, which ends with the task.
@@ -386,18 +290,4 @@ fn unless_lost<A>(answered: Result<A, JoinError>) -> Option<A> {
         }
         Err(_) => None,
     }
-}
-
-fn boxed<B>(body: B) -> AnswerBody
-where
-    B: http_body::Body<Data = Bytes, Error: fmt::Debug> + Send + 'static,
-{
-    let is_sound = |error| panic!("a body without errors: {error:?}");
-    UnsyncBoxBody::new(body.map_err(is_sound))
-}
-
-/// Returns a request without its `Last-Event-ID`.
-fn without_last_event(mut request: Request<BufferedBody>) -> Request<BufferedBody> {
-    request.headers_mut().remove("last-event-id");
-    request
 }

@@ -4,15 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
+use http_body::Body;
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::json;
 use test_customers::Log;
 use tokio::time::sleep;
 use tower::BoxError;
-use tower_operations::{
-    BufferedBody, OperationHandle, Problem, Progress, RequestBody, testing::TaskGroup,
-};
+use tower_operations::{BufferedBody, OperationHandle, Problem, Progress, testing::TaskGroup};
 use tower_operations_conformance::checker::{Entry, RunEntry, RunEvent};
 
 use crate::journal::Journal;
@@ -56,12 +55,20 @@ impl Renderer {
     ///
     /// # Panics
     /// Panics if the order asks for it.
-    pub(crate) async fn render(
+    pub(crate) async fn render<B>(
         self,
-        request: Request<RequestBody<BufferedBody>>,
-    ) -> Result<Response<BufferedBody>, BoxError> {
+        request: Request<B>,
+    ) -> Result<Response<BufferedBody>, BoxError>
+    where
+        B: Body<Error: Into<BoxError>>,
+    {
         let operation = OperationHandle::from_extensions(request.extensions());
-        let body = request.into_body().collect().await?.to_bytes();
+        let body = request
+            .into_body()
+            .collect()
+            .await
+            .map_err(Into::into)?
+            .to_bytes();
         let order: Order = serde_json::from_slice(&body)?;
         // Reports also tell a run that its operation has ended, so some runs send none.
         let reports = order.title.bytes().map(usize::from).sum::<usize>() % 3 != 0;

@@ -13,13 +13,17 @@ use crate::{
     engine::{NetworkCounts, NetworkFaults},
     faults::{FaultNumbers, inject},
     journal::{Closed, Journal},
-    node::{ATTEMPTS, LEASE, Node, TIMEOUT},
+    node::{Node, Site},
+    process::{ATTEMPTS, LEASE, Role, TIMEOUT},
+    queue::{CLAIMED_WITHIN, Queue},
     stores::{StoreKind, Stores},
 };
 
 /// The time after the return of a killed node in which its operations end or are rerun, with a
 /// store of one process.
 const BACK: Duration = Duration::from_secs(1);
+/// The time that an attempt may take besides the time of its run.
+const SLACK: Duration = Duration::from_secs(2);
 
 /// What a world is made of.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +34,11 @@ pub struct Plan {
     pub store: StoreKind,
     /// The number of operations that the customers order.
     pub operations: usize,
-    /// The number of nodes.
+    /// The number of nodes that answer requests.
     pub nodes: usize,
+    /// The number of workers, which run the requests that the nodes put into a queue; with none
+    /// the nodes run them.
+    pub workers: usize,
     /// The number of customers at a time.
     pub customers: usize,
     /// The faults of nodes and store.
@@ -71,13 +78,16 @@ pub(crate) type SimulatedWorld = World<Nodes, Arc<Journal>>;
 /// The nodes of a world, and their store.
 #[derive(Debug)]
 pub(crate) struct Nodes {
+    /// The nodes that answer requests, and after them the workers.
     pub(crate) nodes: Vec<Node>,
+    /// The number of nodes that answer requests.
+    answering: usize,
     pub(crate) stores: Arc<Stores>,
 }
 
 impl Cluster for Nodes {
     fn nodes(&self) -> usize {
-        self.nodes.len()
+        self.answering
     }
 
     fn name(&self, node: usize) -> &str {
@@ -115,6 +125,7 @@ impl Plan {
                 StoreKind::Redb => 1,
                 StoreKind::Engine | StoreKind::Memory => 3 + usize::from(seed.to_le_bytes()[7] % 3),
             },
+            workers: 0,
             customers: 24,
             faults,
             prefix: faults.all(),
@@ -145,7 +156,11 @@ async fn run_world(plan: Plan) -> Outcome {
         .attempts(ATTEMPTS)
         .lease(LEASE)
         .recovery(LEASE)
-        .timeouts(TIMEOUT + Duration::from_secs(2))
+        .timeouts(match plan.workers {
+            0 => TIMEOUT + SLACK,
+            // A message that is lost, or taken by a worker that dies, is sent again.
+            _ => TIMEOUT + SLACK + 2 * CLAIMED_WITHIN,
+        })
         .stop(LEASE / 3 * plan.network.renewals)
         // Without a notice a wait looks again after a second, by a call that may be slow.
         .wake(Duration::from_millis(2_500));
@@ -156,26 +171,44 @@ async fn run_world(plan: Plan) -> Outcome {
     let journal = Arc::new(Journal::new(rules, plan.keeps_log));
     let stores = Stores::new(
         plan.store,
-        plan.nodes,
+        plan.nodes + plan.workers,
         plan.network,
         &journal,
         plan.mutant,
         &mut random,
     );
     let stores = Arc::new(stores);
-    let nodes = (0..plan.nodes).map(|number| {
+    let queue = Queue::new(Random::new(random.next_u64()));
+    let nodes = (0..plan.nodes + plan.workers).map(|number| {
         let random = Random::new(random.next_u64());
-        Node::start(number, &journal, &stores, plan.mutant, random)
+        let (name, role) = match number {
+            _ if plan.workers == 0 => (format!("node-{number}"), Role::Server),
+            _ if number < plan.nodes => (format!("node-{number}"), Role::Front),
+            _ => (format!("worker-{}", number - plan.nodes), Role::Worker),
+        };
+        let site = Site {
+            name: name.into(),
+            number,
+            role,
+            journal: Arc::clone(&journal),
+            stores: Arc::clone(&stores),
+            queue: queue.clone(),
+            mutant: plan.mutant,
+        };
+        Node::start(site, random)
     });
     let cluster = Nodes {
         nodes: nodes.collect(),
+        answering: plan.nodes,
         stores: Arc::clone(&stores),
     };
     let (seed, log) = (random.next_u64(), Arc::clone(&journal));
     let world = Arc::new(World::new(cluster, log, seed, plan.operations));
 
     let mut of_faults = Random::new(random.next_u64());
-    let faults = plan.faults.shuffled(plan.nodes, &mut of_faults);
+    let faults = plan
+        .faults
+        .shuffled(plan.nodes + plan.workers, &mut of_faults);
     let faults = tokio::spawn(inject(Arc::clone(&world), faults, plan.prefix));
     let mut customers = JoinSet::new();
     for number in 0..plan.customers {

@@ -2,10 +2,19 @@
 
 use simulation::{Outcome, Plan, StoreKind, run};
 
-const STORES: [StoreKind; 3] = [StoreKind::Engine, StoreKind::Memory, StoreKind::Redb];
+/// The stores, and the number of workers with each.
+const WORLDS: [(StoreKind, usize); 4] = [
+    (StoreKind::Engine, 0),
+    (StoreKind::Engine, 2),
+    (StoreKind::Memory, 0),
+    (StoreKind::Redb, 0),
+];
 
-fn plan(seed: u64, store: StoreKind) -> Plan {
-    Plan::new(seed, store, 300, 6)
+fn plan(seed: u64, (store, workers): (StoreKind, usize)) -> Plan {
+    Plan {
+        workers,
+        ..Plan::new(seed, store, 300, 6)
+    }
 }
 
 fn assert_good(seed: u64, outcome: &Outcome) {
@@ -15,18 +24,18 @@ fn assert_good(seed: u64, outcome: &Outcome) {
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    for store in STORES {
-        let digests = [(); 2].map(|()| run(&plan(7, store)).log.digest);
-        assert_eq!(digests[0], digests[1], "{store:?}");
-        assert_ne!(digests[0], run(&plan(8, store)).log.digest, "{store:?}");
+    for world in WORLDS {
+        let digests = [(); 2].map(|()| run(&plan(7, world)).log.digest);
+        assert_eq!(digests[0], digests[1], "{world:?}");
+        assert_ne!(digests[0], run(&plan(8, world)).log.digest, "{world:?}");
     }
 }
 
 #[test]
 fn no_law_is_broken() {
-    for store in STORES {
+    for world in WORLDS {
         for seed in 0..5 {
-            let outcome = run(&plan(seed, store));
+            let outcome = run(&plan(seed, world));
             assert_good(seed, &outcome);
             let counts = outcome.counts;
             assert!(counts.accepted >= 250 && counts.kills == 6, "{counts:?}");

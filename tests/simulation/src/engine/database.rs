@@ -213,7 +213,10 @@ impl Rows {
         let Some(row) = self.rows.get_mut(id) else {
             return Replaced::Gone;
         };
-        let is_expected = row.stamp == expected || self.bug.is(Mutant::FencingOff);
+        let is_claim = matches!(next.lease, LeaseChange::Transfer(_));
+        let is_expected = row.stamp == expected
+            || self.bug.is(Mutant::FencingOff)
+            || is_claim && self.bug.is(Mutant::ClaimedTwice);
         if !is_expected || (needs_lapse(next.lease) && !row.has_lapsed(lapsed_by)) {
             return Replaced::Found(row.cell.clone());
         }

@@ -49,7 +49,7 @@ fn hunt(mutant: Mutant, seed: u64) -> Option<(usize, String)> {
     let (in_a_world, kills) = IN_A_WORLD;
     for operations in (in_a_world..=OPERATIONS).step_by(in_a_world) {
         let mut plan = Plan::new(seeds.next_u64(), mutant.store(), in_a_world, kills);
-        plan.mutant = Some(mutant);
+        (plan.mutant, plan.workers) = (Some(mutant), mutant.workers());
         // Some bugs make an answer that no client can read.
         let outcome = catch_unwind(AssertUnwindSafe(|| run(&plan)));
         let violation = match outcome {

@@ -5,7 +5,7 @@ use test_customers::Random;
 
 pub(crate) const USAGE: &str = "\
 usage: simulation [--operations N] [--kills N] [--seed S] [--store engine|memory|redb]
-                  [--network usual|bad] [--in-a-world N] [--one-world]
+                  [--workers N] [--network usual|bad] [--in-a-world N] [--one-world]
        simulation --mutants [--seed S]";
 
 /// The options of the command.
@@ -15,6 +15,8 @@ pub(crate) struct Options {
     pub(crate) seed: u64,
     store: StoreKind,
     network: NetworkFaults,
+    /// The number of workers behind a queue.
+    workers: usize,
     /// The number of operations in a world.
     in_a_world: usize,
     /// Whether there is one world, whose seed is `seed` itself.
@@ -31,6 +33,7 @@ impl Options {
             seed: 1,
             store: StoreKind::Engine,
             network: NetworkFaults::usual(),
+            workers: 0,
             in_a_world: 5_000,
             one_world: false,
             mutants: false,
@@ -39,6 +42,7 @@ impl Options {
             let name = &*name;
             let mut value = || arguments.next().ok_or_else(|| format!("{name}: no value"));
             match name {
+                "--workers" => options.workers = at_least(0, name, &value()?)?,
                 "--one-world" => options.one_world = true,
                 "--mutants" => options.mutants = true,
                 "--operations" => options.operations = at_least(1, name, &value()?)?,
@@ -50,7 +54,10 @@ impl Options {
                 _ => return Err(format!("{name}: unknown")),
             }
         }
-        Ok(options)
+        match (options.store, options.workers) {
+            (StoreKind::Redb, 1..) => Err("--workers: a redb file has one process".into()),
+            _ => Ok(options),
+        }
     }
 
     /// Returns the plans of the worlds, which share operations and kills.
@@ -69,6 +76,7 @@ impl Options {
             let (operations, kills) = (share(self.operations), share(self.kills));
             Plan {
                 network: self.network,
+                workers: self.workers,
                 ..Plan::new(seed, self.store, operations, kills)
             }
         })
