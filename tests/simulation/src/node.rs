@@ -260,7 +260,7 @@ impl Node {
                 let size = Duration::from_millis(skew.unsigned_abs());
                 if skew < 0 { now - size } else { now + size }
             });
-        let (process, recovery) = Process::start(&self.site, environment, tasks);
+        let (process, recovery) = Process::start(&self.site, &environment, tasks);
         state.recoveries.extend(recovery);
         state.process = Some(process);
     }

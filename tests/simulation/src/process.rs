@@ -65,7 +65,7 @@ impl Process {
     /// in it, if there is one.
     pub(crate) fn start(
         site: &Site,
-        environment: Environment,
+        environment: &Environment,
         tasks: TaskGroup,
     ) -> (Self, Option<RecoveryStats>) {
         let _entered = environment.enter();
@@ -78,7 +78,7 @@ impl Process {
         let (drain, app, recovery) = match site.role {
             Role::Server => serve(site, store, renderer),
             Role::Front => accept(site, store, renderer),
-            Role::Worker => (work(site, store, renderer, &environment), None, None),
+            Role::Worker => (work(site, store, renderer, environment), None, None),
         };
         let recovery = recovery.filter(|_| site.mutant != Some(Mutant::NoRecovery));
         let stats = recovery.as_ref().map(Recovery::stats);
