@@ -11,7 +11,7 @@ use tokio::{
 };
 use tower_operations_conformance::checker::{CallAnswer, CallRequest};
 
-use crate::{Cluster, Customer, Log, TENANTS, World};
+use crate::{Accepted, CHOSEN, Cluster, Customer, Log, TENANTS, World, id_of};
 
 /// The time for accepted operations to end once all faults are healed.
 const LAST: Duration = Duration::from_secs(120);
@@ -49,6 +49,28 @@ pub async fn confirm<C: Cluster, L: Log>(world: &Arc<World<C, L>>) {
                 break;
             }
             sleep(Duration::from_millis(250)).await;
+        }
+    }
+}
+
+/// Polls the operations that have not ended, again and again: their ends are seen before they
+/// expire. Never returns.
+pub async fn look_after<C: Cluster, L: Log>(world: Arc<World<C, L>>, interval: Duration) {
+    let mut customer = Customer::new(Arc::clone(&world), usize::MAX / 2 + READERS + 1);
+    loop {
+        sleep(interval).await;
+        for Accepted { operation, tenant } in world.open() {
+            // Another operation may have a chosen id by now, unless this is the last one.
+            if operation.starts_with(CHOSEN) && id_of(&operation) == operation {
+                continue;
+            }
+            customer.tenant = tenant;
+            let poll = CallRequest::Poll {
+                operation,
+                wait: None,
+                since: None,
+            };
+            customer.ask_anywhere(poll, None).await;
         }
     }
 }

@@ -39,7 +39,7 @@ mod world;
 pub use answer::{answer, refused, text};
 pub use client::Reply;
 pub use cluster::Cluster;
-pub use confirm::confirm;
+pub use confirm::{confirm, look_after};
 pub use customer::{Customer, TENANTS};
 pub use log::Log;
 pub use order::Order;

@@ -48,8 +48,6 @@ enum FaultKind {
 const HOLDING: usize = 4;
 /// The time before a drain, in which the held requests arrive.
 const BEFORE: Duration = Duration::from_millis(1_300);
-/// The largest error of a wall clock, in milliseconds.
-const LARGEST_SKEW: u64 = 30_000;
 
 impl FaultNumbers {
     /// Returns this number of kills, and faults of the other kinds in proportion.
@@ -71,7 +69,13 @@ impl FaultNumbers {
     }
 
     /// Returns the faults in a random order.
-    pub(crate) fn shuffled(self, nodes: usize, random: &mut Random) -> Vec<Fault> {
+    pub(crate) fn shuffled(
+        self,
+        nodes: usize,
+        largest_skew: Duration,
+        random: &mut Random,
+    ) -> Vec<Fault> {
+        let largest_skew = u64::try_from(largest_skew.as_millis()).expect("a small skew");
         let kinds = [
             (FaultKind::Kill, self.kills),
             (FaultKind::Stop, self.stops),
@@ -87,8 +91,8 @@ impl FaultNumbers {
                 kind,
                 node: random.below(nodes),
                 pause: Duration::from_millis(random.between(0, 1_500)),
-                skew: random.between(0, 2 * LARGEST_SKEW).cast_signed()
-                    - LARGEST_SKEW.cast_signed(),
+                skew: random.between(0, 2 * largest_skew).cast_signed()
+                    - largest_skew.cast_signed(),
             })
             .collect();
         for last in (1..faults.len()).rev() {

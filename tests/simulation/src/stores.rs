@@ -35,6 +35,8 @@ pub enum StoreKind {
 pub(crate) struct Stores {
     shared: Shared,
     network: Arc<Network>,
+    /// The time for which an operation is kept after its end.
+    ttl: Duration,
     mutant: Option<Mutant>,
 }
 
@@ -50,6 +52,7 @@ impl Stores {
         kind: StoreKind,
         nodes: usize,
         faults: NetworkFaults,
+        ttl: Duration,
         journal: &Arc<Journal>,
         mutant: Option<Mutant>,
         random: &mut Random,
@@ -63,7 +66,7 @@ impl Stores {
                 let secret = tower_operations::engine::new_secret();
                 Shared::Engine(Database::new(secret, Arc::clone(journal), bug))
             }
-            StoreKind::Memory => Shared::Memory(MemoryStore::new()),
+            StoreKind::Memory => Shared::Memory(MemoryStore::new().ttl(ttl)),
             StoreKind::Redb => {
                 let syncs = mutant != Some(Mutant::SyncDelayed);
                 Shared::Redb(NodeDisk::new(Random::new(random.next_u64()), syncs))
@@ -72,6 +75,7 @@ impl Stores {
         Self {
             shared,
             network,
+            ttl,
             mutant,
         }
     }
@@ -84,7 +88,7 @@ impl Stores {
                 _ => self.on_engine::<true>(database, node, tasks),
             },
             Shared::Memory(store) => AnyStore::new(store.clone()),
-            Shared::Redb(disk) => AnyStore::new(disk.open()),
+            Shared::Redb(disk) => AnyStore::new(disk.open().ttl(self.ttl)),
         }
     }
 
@@ -134,9 +138,8 @@ impl Stores {
         let engine = SimulatedEngine::<POLLS>::new(database, network, node, tasks.clone());
         let notifier = Arc::<Notifier>::default();
         network.connect(node, &notifier);
-        AnyStore::new(EngineStore::<_, RecordedResponse>::with_notifier(
-            engine, notifier,
-        ))
+        let store = EngineStore::<_, RecordedResponse>::with_notifier(engine, notifier);
+        AnyStore::new(store.ttl(self.ttl))
     }
 
     /// Returns the network between the nodes and the store.

@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use test_customers::{Cluster, Customer, Random, World, confirm};
+use test_customers::{Cluster, Customer, Random, World, confirm, look_after};
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 use tower_operations_conformance::checker::{Counts, Rules};
 
 use crate::{
@@ -39,6 +40,9 @@ pub struct Plan {
     /// The number of workers, which run the requests that the nodes put into a queue; with none
     /// the nodes run them.
     pub workers: usize,
+    /// The time for which an operation is kept after its end, and the largest error of a wall
+    /// clock, which is smaller.
+    pub lifetime: Lifetime,
     /// The number of customers at a time.
     pub customers: usize,
     /// The faults of nodes and store.
@@ -51,6 +55,28 @@ pub struct Plan {
     pub mutant: Option<Mutant>,
     /// Whether the lines of the log are kept.
     pub keeps_log: bool,
+}
+
+/// How long operations are kept, and how wrong the wall clocks are.
+#[derive(Debug, Clone, Copy)]
+pub struct Lifetime {
+    /// The time for which an operation is kept after its end.
+    pub ttl: Duration,
+    /// The largest error of a wall clock, by which operations expire.
+    pub skew: Duration,
+}
+
+impl Lifetime {
+    /// Operations outlive the world, and clocks are very wrong.
+    pub const LONG: Self = Self {
+        ttl: Duration::from_secs(24 * 60 * 60),
+        skew: Duration::from_secs(30),
+    };
+    /// Operations expire in the world.
+    pub const SHORT: Self = Self {
+        ttl: Duration::from_secs(20),
+        skew: Duration::from_secs(2),
+    };
 }
 
 /// What came of a world.
@@ -126,6 +152,10 @@ impl Plan {
                 StoreKind::Engine | StoreKind::Memory => 3 + usize::from(seed.to_le_bytes()[7] % 3),
             },
             workers: 0,
+            lifetime: match seed.to_le_bytes()[6] % 2 {
+                0 => Lifetime::LONG,
+                _ => Lifetime::SHORT,
+            },
             customers: 24,
             faults,
             prefix: faults.all(),
@@ -156,6 +186,9 @@ async fn run_world(plan: Plan) -> Outcome {
         .attempts(ATTEMPTS)
         .lease(LEASE)
         .recovery(LEASE)
+        // The clock of the node that ends an operation may be late, and that of the node that
+        // deletes it early.
+        .kept(plan.lifetime.ttl - 2 * plan.lifetime.skew)
         .timeouts(match plan.workers {
             0 => TIMEOUT + SLACK,
             // A message that is lost, or taken by a worker that dies, is sent again.
@@ -173,6 +206,7 @@ async fn run_world(plan: Plan) -> Outcome {
         plan.store,
         plan.nodes + plan.workers,
         plan.network,
+        plan.lifetime.ttl,
         &journal,
         plan.mutant,
         &mut random,
@@ -206,14 +240,18 @@ async fn run_world(plan: Plan) -> Outcome {
     let world = Arc::new(World::new(cluster, log, seed, plan.operations));
 
     let mut of_faults = Random::new(random.next_u64());
-    let faults = plan
-        .faults
-        .shuffled(plan.nodes + plan.workers, &mut of_faults);
+    let faults = plan.faults.shuffled(
+        plan.nodes + plan.workers,
+        plan.lifetime.skew,
+        &mut of_faults,
+    );
     let faults = tokio::spawn(inject(Arc::clone(&world), faults, plan.prefix));
     let mut customers = JoinSet::new();
     for number in 0..plan.customers {
         customers.spawn(Customer::new(Arc::clone(&world), number).place_orders());
     }
+    let looking = look_after(Arc::clone(&world), plan.lifetime.ttl / 5);
+    let _looking = AbortOnDropHandle::new(tokio::spawn(looking));
     while let Some(customer) = customers.join_next().await {
         customer.expect("a customer does not panic");
     }
