@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io,
+    io::{self, ErrorKind},
     path::Path,
     sync::{
         Arc,
@@ -32,6 +32,7 @@ use super::{
         CELLS, CURSORS, EXPIRY, FORMAT, KEY_EXPIRY, KEYS, KNOWN_FORMAT, LEASED, LISTED, META,
         NEXT_NUMBER, REQUESTS, RESULTS, SECRETS,
     },
+    unfinished_file::UnfinishedFile,
 };
 
 /// The database, shared by the readers and the writer. Users of the database hold the lock
@@ -145,17 +146,41 @@ pub(super) struct Medium {
     origin: Option<NamedFile>,
     /// The lock of the storage, if it is a file.
     lock: Option<FileLock>,
+    /// The file, until its database is complete.
+    unfinished: Option<UnfinishedFile>,
 }
 
 impl Medium {
-    /// Opens the file at `path`, or creates it.
+    /// Opens the file at `path`. A new file gets this name once its database is complete.
     pub(super) fn file(path: &Path, cache: usize) -> Result<Self, RedbError> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
+        options.read(true).write(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(path)?;
-        sync_folder(path)?;
+        match options.open(path) {
+            // A link to a file that does not exist stays a link.
+            Err(error) if error.kind() == ErrorKind::NotFound && path.is_symlink() => {
+                options.create(true);
+                Self::locked(path, options.open(path)?, cache)
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let (unfinished, file) = UnfinishedFile::open(path, options)?;
+                let medium = Self::locked(path, file.try_clone()?, cache)?;
+                match unfinished.begin(&file)? {
+                    Some(unfinished) => Ok(Self {
+                        unfinished: Some(unfinished),
+                        ..medium
+                    }),
+                    // Another process has completed the file meanwhile.
+                    None => Self::file(path, cache),
+                }
+            }
+            file => Self::locked(path, file?, cache),
+        }
+    }
+
+    /// Locks a file.
+    fn locked(path: &Path, file: File, cache: usize) -> Result<Self, RedbError> {
         let origin = NamedFile::of(path, &file)?;
         let lock = FileLock::new(&file)?;
         let backend = FileBackend::new(file)?;
@@ -181,6 +206,7 @@ impl Medium {
             cut: Arc::default(),
             origin: None,
             lock: None,
+            unfinished: None,
         }
     }
 
@@ -197,6 +223,9 @@ impl Medium {
             .set_cache_size(self.cache)
             .create_with_backend(lent)?;
         prepare(&database)?;
+        if let Some(unfinished) = self.unfinished.take() {
+            unfinished.complete()?;
+        }
         let read = database.begin_read().map_err(RedbFault::from)?;
         let next_number = read
             .open_table(META)
@@ -327,16 +356,4 @@ pub(super) fn parse_id(id: &[u8]) -> Result<OperationId, RedbFault> {
         .ok()
         .and_then(|text| OperationId::from_stored(text).ok())
         .ok_or(RedbFault::Row("id"))
-}
-
-/// Syncs the folder of a new file: without this, the file does not survive a crash.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    match cfg!(unix) {
-        true => File::open(folder)?.sync_all(),
-        false => Ok(()), // a folder cannot be opened there
-    }
 }

@@ -23,6 +23,7 @@ mod tables;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod unfinished_file;
 mod writer;
 
 use std::{path::Path, sync::Arc};
@@ -99,6 +100,8 @@ pub struct RedbStore(RedbEngine);
 
 impl RedbStore {
     /// Opens the file at `path`, or creates it; 64 MiB of memory hold its pages.
+    ///
+    /// A new file has the suffix `.new` until its database is complete.
     ///
     /// This call reads and writes the file before it returns, so in a running program it
     /// belongs in [`tokio::task::spawn_blocking`]. It takes longer after a crash: about a

@@ -17,6 +17,12 @@ use crate::{RedbEngine, RedbError, RedbStore, engine::Driver, file::Medium};
 /// # Errors
 /// The errors of [`RedbStore::open`].
 pub fn open_in_task(disk: &Disk, cache: usize) -> Result<RedbStore, RedbError> {
+    if disk.is_empty() {
+        // A file gets its name once its database is complete.
+        let new = Disk::default();
+        drop(Medium::on(Arc::new(new.clone()), cache).open()?);
+        disk.put_in_place(&new);
+    }
     open(disk, cache, Driver::Task)
 }
 

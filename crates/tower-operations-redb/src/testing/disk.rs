@@ -123,6 +123,19 @@ impl Disk {
         Self::with(bytes)
     }
 
+    /// Returns whether nothing was written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.state().bytes.is_empty()
+    }
+
+    /// Makes the contents of `new` those of this disk at once, as a rename does.
+    pub(crate) fn put_in_place(&self, new: &Self) {
+        let bytes = new.state().bytes.clone();
+        let mut state = self.state();
+        (state.synced, state.bytes) = (bytes.clone(), bytes);
+    }
+
     /// Runs `hook` once, between the `changes` next writes and the one after them.
     pub fn set_hook(&self, changes: usize, hook: impl FnOnce() + Send + 'static) {
         self.state().hook = Some((changes, Hook(Box::new(hook))));

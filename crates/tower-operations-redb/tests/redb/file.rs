@@ -5,6 +5,7 @@ use std::{
     fs,
     path::Path,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -78,6 +79,50 @@ async fn a_program_that_locks_the_whole_file_is_excluded_and_excludes() {
     assert!(matches!(error, RedbError::AlreadyOpen(_)), "{error:?}");
     drop(file);
     open(&path);
+}
+
+#[tokio::test]
+async fn a_creation_that_was_interrupted_begins_again() {
+    let folder = Folder::new("redb");
+    let path = folder.join("operations.redb");
+    let provisional = folder.join("operations.redb.new");
+    fs::write(&provisional, [0; 100_000]).unwrap();
+    let store = open(&path);
+    let id = OperationId::new();
+    create(&store, new_operation(&id)).await;
+    store.close().await.unwrap();
+    assert!(!provisional.exists());
+    assert!(open(&path).get(&id).await.unwrap().is_some());
+}
+
+#[test]
+fn processes_that_create_a_file_at_the_same_time_create_one() {
+    let folder = Folder::new("redb");
+    for round in 0..50 {
+        let path = folder.join(&format!("{round}.redb"));
+        let opened = thread::scope(|scope| {
+            let one = || scope.spawn(|| RedbStore::open(&path));
+            let all = [one(), one(), one()].map(|one| one.join().unwrap());
+            all.map(|opened| match opened {
+                Ok(store) => Some(store),
+                Err(RedbError::AlreadyOpen(_)) => None,
+                Err(error) => panic!("{error:?}"),
+            })
+        });
+        let opened: Vec<_> = opened.into_iter().flatten().collect();
+        assert_eq!(opened.len(), 1, "round {round}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), round + 1);
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_to_a_new_file_stays_a_link() {
+    let folder = Folder::new("redb");
+    let (path, target) = (folder.join("link.redb"), folder.join("operations.redb"));
+    std::os::unix::fs::symlink(&target, &path).unwrap();
+    open(&path).close().await.unwrap();
+    assert!(path.is_symlink() && target.is_file());
 }
 
 #[test]
