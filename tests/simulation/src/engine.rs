@@ -4,6 +4,7 @@
 //! its request or its answer.
 
 mod database;
+mod invariants;
 mod keys;
 mod lists;
 mod network;

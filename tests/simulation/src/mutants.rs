@@ -38,6 +38,8 @@ pub enum Mutant {
     ProgressAfterEnd,
     /// The store deletes operations long before they expire.
     PurgedEarly,
+    /// The store deletes an operation that is live.
+    LivePurged,
     /// The store restores an operation that was deleted.
     DeletionUndone,
     /// The store leaves an operation out of a list.
@@ -58,7 +60,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::FencingOff,
         Self::AnswerBeforeWrite,
         Self::CreateLost,
@@ -74,6 +76,7 @@ impl Mutant {
         Self::AttemptsNotCounted,
         Self::ProgressAfterEnd,
         Self::PurgedEarly,
+        Self::LivePurged,
         Self::DeletionUndone,
         Self::ListSkipsARow,
         Self::LastEventIgnored,

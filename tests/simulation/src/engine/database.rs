@@ -17,6 +17,7 @@ use tower_operations::{
 use crate::{Mutant, bug::PlantedBug, journal::Journal};
 
 use super::{
+    invariants::{Before, Invariants},
     keys::{BoundKey, KeyRows},
     needs_lapse,
     undone::UndoneChanges,
@@ -41,7 +42,7 @@ impl Database {
             ended: BTreeSet::new(),
             by_owner: BTreeMap::new(),
             keys: KeyRows::default(),
-            violations: Vec::new(),
+            invariants: Invariants::default(),
             bug,
             undone: UndoneChanges::default(),
         };
@@ -53,7 +54,7 @@ impl Database {
     /// Returns the broken invariants so far, and forgets them.
     #[must_use]
     pub fn take_violations(&self) -> Vec<String> {
-        std::mem::take(&mut self.rows().violations)
+        self.rows().invariants.take()
     }
 
     pub(super) fn rows(&self) -> MutexGuard<'_, Rows> {
@@ -78,7 +79,7 @@ pub(super) struct Rows {
     /// The operations of each owner, by number.
     pub(super) by_owner: BTreeMap<(Option<Box<str>>, u64), OperationId>,
     pub(super) keys: KeyRows,
-    violations: Vec<String>,
+    invariants: Invariants,
     pub(super) bug: PlantedBug,
     pub(super) undone: UndoneChanges,
 }
@@ -174,6 +175,7 @@ impl Rows {
             return Inserted::Done;
         }
         self.number += 1;
+        self.invariants.created(new.id, new.stamp.token);
         let row = Row {
             number: self.number,
             stamp: new.stamp,
@@ -224,21 +226,12 @@ impl Rows {
             return Replaced::Done;
         }
         let before = row.clone();
-        if needs_lapse(next.lease) && !row.has_lapsed(now()) {
-            self.violations
-                .push(format!("{id}: reclaimed while its lease was valid"));
-        }
-        if row.expires_at.is_some() {
-            self.violations.push(format!("{id}: changed after its end"));
-        }
-        if next.stamp.version <= row.stamp.version {
-            self.violations
-                .push(format!("{id}: its version does not grow"));
-        }
-        if next.state.is_terminal() != next.expires_at.is_some() {
-            self.violations
-                .push(format!("{id}: its expiry does not follow its state"));
-        }
+        let state = Before {
+            stamp: row.stamp,
+            has_ended: row.expires_at.is_some(),
+            has_lapsed: row.has_lapsed(now()),
+        };
+        self.invariants.changed(id, state, next);
         (row.stamp, row.state, row.expires_at) = (next.stamp, next.state, next.expires_at);
         let result = next.result.map(Bytes::copy_from_slice);
         row.before = Some(before.cell.clone());
@@ -272,10 +265,7 @@ impl Rows {
         if row.stamp != expected {
             return Replaced::Found(row.cell.clone());
         }
-        if row.expires_at.is_none() {
-            self.violations
-                .push(format!("{id}: deleted while it was live"));
-        }
+        self.invariants.deleted(id, row.expires_at.is_some());
         let key = row.key.clone();
         let is_bound = key
             .as_ref()
@@ -398,7 +388,15 @@ impl Rows {
         let expired = self.ended.iter().enumerate().take_while(is_due);
         let expired: Vec<_> = expired.take(limit).map(|(_, (_, id))| id.clone()).collect();
         for id in &expired {
+            let expires_at = self.rows[id].expires_at;
+            self.invariants
+                .purged(id, expires_at, self.journal.wall_clock());
             self.remove(id);
+        }
+        if self.bug.shows(Mutant::LivePurged, 5)
+            && let Some(live) = self.live.first().cloned()
+        {
+            self.remove(&live);
         }
         self.keys.purge(now);
         expired.len()
