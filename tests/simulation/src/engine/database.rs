@@ -388,9 +388,10 @@ impl Rows {
         let expired = self.ended.iter().enumerate().take_while(is_due);
         let expired: Vec<_> = expired.take(limit).map(|(_, (_, id))| id.clone()).collect();
         for id in &expired {
-            let expires_at = self.rows[id].expires_at;
-            self.invariants
-                .purged(id, expires_at, self.journal.wall_clock());
+            if let Some(row) = self.rows.get(id) {
+                let now = self.journal.wall_clock();
+                self.invariants.purged(id, row.expires_at, now);
+            }
             self.remove(id);
         }
         if self.bug.shows(Mutant::LivePurged, 5)
