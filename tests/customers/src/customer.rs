@@ -1,6 +1,6 @@
 //! The customers.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tower_operations_conformance::checker::CallRequest;
@@ -104,7 +104,6 @@ impl<C: Cluster, L: Log> Customer<C, L> {
             tenant: &self.tenant,
             ask,
             body: Bytes::new(),
-            max_hold: Duration::ZERO,
             known: etag,
         };
         self.send(node, request).await

@@ -185,6 +185,9 @@ impl<C: Cluster, L: Log> Customer<C, L> {
 
     /// Posts an order with a long wait, and accepts a direct answer or a 202.
     pub(crate) async fn hold_post(&mut self, number: usize) {
+        if self.random.one_in(2) {
+            return self.hold_post_with_key(number).await;
+        }
         let report = match self.random.one_in(2) {
             true => long_report(),
             false => self.report(),
@@ -202,6 +205,35 @@ impl<C: Cluster, L: Log> Customer<C, L> {
             }
             CallAnswer::Result(_) => self.world.record_direct_answer(),
             _ => self.order_and_follow(number).await,
+        }
+    }
+
+    /// Posts an order with a key and a wait until there is a direct answer or a 202, and repeats
+    /// it.
+    async fn hold_post_with_key(&mut self, number: usize) {
+        let (pages, page_ms) = (self.random.between(1, 10), self.random.between(0, 200));
+        let report = json!({ "pages": pages, "page_ms": page_ms });
+        let order = Order {
+            key: Some(self.key(number)),
+            max_hold: Duration::from_secs(self.random.between(1, 3)),
+            ..Order::new(&format!("report {number}"), &report)
+        };
+        for _ in 0..TRIES {
+            let node = self.node();
+            match self.try_post(&order, node).await {
+                CallAnswer::Accepted { operation } => {
+                    let accepted = self.accepted(operation);
+                    self.follow(&accepted, false).await;
+                    return self.repeat_reads(&order, &accepted).await;
+                }
+                CallAnswer::Result(_) => {
+                    self.world.record_direct_answer();
+                    let node = self.node();
+                    self.try_post(&order, node).await;
+                    return;
+                }
+                _ => sleep(Duration::from_millis(self.random.between(50, 250))).await,
+            }
         }
     }
 

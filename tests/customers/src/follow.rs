@@ -86,7 +86,6 @@ impl<C: Cluster, L: Log> Customer<C, L> {
                     after: last.as_ref().map(|event| event.seen.version),
                 },
                 body: Bytes::new(),
-                max_hold: Duration::ZERO,
                 known: last.as_ref().map(|event| &*event.id),
             };
             let node = self.random.below(self.world.cluster.nodes());

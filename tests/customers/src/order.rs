@@ -130,12 +130,13 @@ impl<C: Cluster, L: Log> Customer<C, L> {
             title: order.title.clone(),
             key: order.key.clone(),
             id: order.id.clone(),
+            hold: (!order.max_hold.is_zero())
+                .then(|| u64::try_from(order.max_hold.as_millis()).unwrap_or(u64::MAX)),
         };
         let request = ClientRequest {
             tenant: &self.tenant,
             ask,
             body: order.body.clone(),
-            max_hold: order.max_hold,
             known: None,
         };
         let reply = self.send(node, request).await;

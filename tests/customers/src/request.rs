@@ -15,8 +15,6 @@ pub struct ClientRequest<'a> {
     pub ask: CallRequest,
     /// The body of a post.
     pub body: Bytes,
-    /// The time for which a post may be held.
-    pub max_hold: Duration,
     /// The version that the client knows: the entity tag for a conditional poll or delete, or the
     /// id of the last event for a stream.
     pub known: Option<&'a str>,
@@ -27,9 +25,12 @@ impl ClientRequest<'_> {
     pub fn hold(&self) -> Duration {
         match self.ask {
             CallRequest::Poll {
-                wait: Some(wait), ..
-            } => Duration::from_millis(wait),
-            _ => self.max_hold,
+                wait: Some(hold), ..
+            }
+            | CallRequest::Post {
+                hold: Some(hold), ..
+            } => Duration::from_millis(hold),
+            _ => Duration::ZERO,
         }
     }
 

@@ -26,6 +26,8 @@ pub enum Mutant {
     ResultsMixedUp,
     /// The store does not bind a key to its operation.
     KeyForgotten,
+    /// The store does not keep the direct answer to a request with a key.
+    AnswerForgotten,
     /// No node hears of changes on another node.
     NoticesLost,
     /// The store lets a node reclaim an operation whose lease is valid.
@@ -60,7 +62,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::FencingOff,
         Self::AnswerBeforeWrite,
         Self::CreateLost,
@@ -70,6 +72,7 @@ impl Mutant {
         Self::StaleRead,
         Self::ResultsMixedUp,
         Self::KeyForgotten,
+        Self::AnswerForgotten,
         Self::NoticesLost,
         Self::ReclaimedEarly,
         Self::CancelNotTold,

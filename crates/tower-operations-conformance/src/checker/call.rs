@@ -42,6 +42,10 @@ pub enum CallRequest {
         /// The operation id that the client chose.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
+        /// The number of milliseconds for which the answer may be held. A held call that its node
+        /// does not survive is repeated under the same key, and runs again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hold: Option<u64>,
     },
     /// Reads an operation.
     Poll {

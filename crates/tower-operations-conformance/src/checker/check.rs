@@ -107,7 +107,10 @@ impl Checker {
         let mut violations = self.found;
         violations.extend(self.operations.violations());
         violations.extend(self.disturbances.cut_off(&self.rules));
-        violations.extend(self.keys.judge(&self.operations));
+        violations.extend(
+            self.keys
+                .judge(&self.operations, &self.disturbances, &self.rules),
+        );
         violations.sort_by_cached_key(ToString::to_string);
         Verdict {
             violations,
@@ -122,8 +125,17 @@ impl Checker {
             self.disturbances.unanswered(call);
         }
         match &call.ask {
-            CallRequest::Post { title, key, id } => {
-                self.post(call, title, key.as_deref(), id.as_deref());
+            CallRequest::Post {
+                title,
+                key,
+                id,
+                hold,
+            } => {
+                if let Some(key) = key {
+                    self.keys
+                        .posted(call, title, key, id.as_deref(), hold.is_some());
+                }
+                self.post(call, title, id.as_deref());
             }
             CallRequest::Poll {
                 operation,
@@ -163,10 +175,7 @@ impl Checker {
         }
     }
 
-    fn post(&mut self, call: &Call, title: &str, key: Option<&str>, id: Option<&str>) {
-        if let Some(key) = key {
-            self.keys.posted(call, title, key, id);
-        }
+    fn post(&mut self, call: &Call, title: &str, id: Option<&str>) {
         if let Some(id) = id {
             self.operations.of(id).wanted = Some(title.into());
         }

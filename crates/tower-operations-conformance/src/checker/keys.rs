@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Call, CallAnswer, Violation, histories::Histories};
+use super::{
+    Call, CallAnswer, Rules, Violation,
+    disturbances::{Disturbances, Interval},
+    histories::Histories,
+};
 
 /// The uses of all keys. A key belongs to an owner.
 #[derive(Debug, Default)]
@@ -29,6 +33,17 @@ struct Use {
     next: Option<u64>,
     /// The first time at which a client knew that the operation no longer exists.
     gone: Option<u64>,
+    /// The direct answer to a held call, which is that of every later call.
+    answered: Option<DirectAnswer>,
+    /// The digest of another answer.
+    answered_otherwise: Option<String>,
+}
+
+#[derive(Debug)]
+struct DirectAnswer {
+    digest: String,
+    call: Interval,
+    node: String,
 }
 
 #[derive(Debug)]
@@ -46,13 +61,23 @@ struct FirstUse {
 struct Title {
     keys: Vec<OwnedKey>,
     ran: Vec<String>,
+    /// Whether an answer was held: the operation of a call that its node did not survive does not
+    /// exist.
+    is_held: bool,
 }
 
 /// The maximum number of operations recorded for one title.
 const REMEMBERED: usize = 8;
 
 impl KeyRecords {
-    pub(super) fn posted(&mut self, call: &Call, title: &str, name: &str, id: Option<&str>) {
+    pub(super) fn posted(
+        &mut self,
+        call: &Call,
+        title: &str,
+        name: &str,
+        id: Option<&str>,
+        is_held: bool,
+    ) {
         let key = OwnedKey {
             owner: call.owner.clone(),
             name: name.into(),
@@ -61,6 +86,7 @@ impl KeyRecords {
         if !known.keys.contains(&key) {
             known.keys.push(key.clone());
         }
+        known.is_held |= is_held;
         let this = FirstUse {
             begin: call.begin,
             end: call.end,
@@ -77,6 +103,8 @@ impl KeyRecords {
                 first: this,
                 next: None,
                 gone: None,
+                answered: None,
+                answered_otherwise: None,
             }),
             Some(used) => {
                 let later = this.begin.max(used.first.begin);
@@ -92,6 +120,20 @@ impl KeyRecords {
                 None => used.operation = Some(operation.clone()),
                 Some(first) if first == operation => {}
                 Some(_) => used.forked = Some(operation.clone()),
+            },
+            CallAnswer::Result(outcome) => match &used.answered {
+                None => {
+                    used.answered = Some(DirectAnswer {
+                        digest: outcome.digest.clone(),
+                        call: Interval {
+                            begin: call.begin,
+                            end: call.end,
+                        },
+                        node: call.node.clone(),
+                    });
+                }
+                Some(first) if first.digest == outcome.digest => {}
+                Some(_) => used.answered_otherwise = Some(outcome.digest.clone()),
             },
             CallAnswer::Refused { status: 410 } => {
                 used.gone = Some(used.gone.map_or(call.end, |first| first.min(call.end)));
@@ -115,7 +157,12 @@ impl KeyRecords {
     }
 
     /// Returns all violations that concern keys.
-    pub(super) fn judge(self, operations: &Histories) -> impl Iterator<Item = Violation> {
+    pub(super) fn judge(
+        self,
+        operations: &Histories,
+        disturbances: &Disturbances,
+        rules: &Rules,
+    ) -> impl Iterator<Item = Violation> {
         let mut forked = BTreeMap::new();
         let mut found = Vec::new();
         for (key, used) in self.used {
@@ -124,8 +171,22 @@ impl KeyRecords {
                 let key = key.name.clone();
                 found.push(Violation::KeyBlocked { key, status });
             }
-            if let (Some(first), Some(second)) = (used.operation, used.forked) {
-                forked.insert(key, (first, second));
+            let answer = |digest| format!("the answer {digest}");
+            // A store that is away for long does not keep the answer of a call that has run.
+            let is_certain = |answered: &DirectAnswer| {
+                let Interval { begin, end } = answered.call;
+                let node = Some(&*answered.node);
+                disturbances.within(begin, end, node, rules.lease).is_zero()
+            };
+            let answered = used.answered.filter(is_certain);
+            let answered = answered.map(|answered| answer(answered.digest));
+            let two = match (used.operation, used.forked) {
+                (Some(first), Some(second)) => Some((first, second)),
+                (Some(first), None) => Some(first).zip(answered),
+                (None, _) => answered.zip(used.answered_otherwise.map(answer)),
+            };
+            if let Some(two) = two {
+                forked.insert(key, two);
             }
         }
         // A title posted under one key runs for one operation, whatever the answers were.
@@ -184,7 +245,7 @@ impl Title {
                 return Some((key, first.clone(), second.clone()));
             }
         }
-        let is_too_many = ran.len() > self.keys.len();
+        let is_too_many = ran.len() > self.keys.len() && !self.is_held;
         is_too_many.then(|| (key, ran[0].clone(), ran[ran.len() - 1].clone()))
     }
 }

@@ -14,6 +14,8 @@ use tower_operations::{
     store::{FencingToken, IdempotencyKey, StoreResult},
 };
 
+use crate::Mutant;
+
 use super::{
     SimulatedEngine,
     database::{Rows, now},
@@ -163,7 +165,7 @@ impl Rows {
         };
         let fingerprint = reserved.fingerprint;
         self.keys.reservations.remove(&name);
-        if !is_completed {
+        if !is_completed && !self.bug.shows(Mutant::AnswerForgotten, 2) {
             let answer = BoundKey::Answer(Bytes::copy_from_slice(answer), token);
             self.keys.bind(name, fingerprint, answer, Some(wall + ttl));
         }

@@ -126,6 +126,7 @@ impl Stage {
             title: title.into(),
             key: key.map(str::to_owned),
             id: id.map(str::to_owned),
+            hold: None,
         };
         let body = json!({ "title": title }).to_string();
         let request = ClientRequest {
@@ -286,7 +287,6 @@ fn client_request(tenant: &str, ask: CallRequest) -> ClientRequest<'_> {
         tenant,
         ask,
         body: Bytes::new(),
-        max_hold: Duration::ZERO,
         known: None,
     }
 }

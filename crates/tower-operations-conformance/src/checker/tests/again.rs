@@ -99,6 +99,7 @@ fn ids_in_use_may_be_refused() {
             title: "Q4".into(),
             key: Some("k".into()),
             id: Some("op-1#2".into()),
+            hold: None,
         };
         let answer = refused(422);
         Entry::Call(Call {
@@ -140,6 +141,7 @@ fn chosen(begin: u64, title: &str, operation: &str) -> Entry {
         title: title.into(),
         key: None,
         id: Some(operation.into()),
+        hold: None,
     };
     Entry::Call(Call { ask, ..call })
 }

@@ -43,6 +43,7 @@ fn post_of(begin: u64, end: u64, answer: CallAnswer) -> Entry {
         title: "Q3".into(),
         key: None,
         id: None,
+        hold: None,
     };
     call(begin, end, ask, answer)
 }
@@ -146,6 +147,7 @@ fn interrupted_operations_have_a_cause() {
             title: "Q3".into(),
             key: Some("k".into()),
             id: None,
+            hold: None,
         };
         call(begin, begin + 5, ask, answer)
     };

@@ -48,6 +48,7 @@ fn operations_without_a_202_may_be_lost() {
         title: "Q3".into(),
         key: None,
         id: None,
+        hold: None,
     };
     let lost = call(0, 5, ask, CallAnswer::Nothing);
     passes(&[lost.clone(), run(2, 1, RunEvent::Begin)]);

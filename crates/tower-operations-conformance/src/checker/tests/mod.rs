@@ -49,6 +49,7 @@ fn post(at: u64, title: &str, key: Option<&str>, operation: &str) -> Entry {
         title: title.into(),
         key: key.map(str::to_owned),
         id: None,
+        hold: None,
     };
     let operation = operation.into();
     call(at, at + 5, ask, CallAnswer::Accepted { operation })

@@ -1,7 +1,9 @@
 use tower_operations::operation::State;
 
 use super::{ID, accepted, call, convicts, good, id, passes, post, read, run, seen, with};
-use crate::checker::{CallAnswer, CallRequest, Entry, RunEntry, RunEvent, SeenResult, Violation};
+use crate::checker::{
+    Away, CallAnswer, CallRequest, Entry, RunEntry, RunEvent, SeenResult, Violation,
+};
 
 #[test]
 fn results_belong_to_the_request() {
@@ -60,6 +62,7 @@ fn keys_lead_to_one_operation() {
         title: "Q3".into(),
         key: Some("k".into()),
         id: None,
+        hold: None,
     };
     let lost = call(0, 5, ask, CallAnswer::Nothing);
     let other = Entry::Run(RunEntry {
@@ -75,6 +78,65 @@ fn keys_lead_to_one_operation() {
     // Without a key these are two requests.
     let log: Vec<_> = log.iter().map(without_key).collect();
     passes(&log);
+}
+
+#[test]
+fn the_direct_answer_of_a_key_stays_its_answer() {
+    let held = |at: u64, answer| {
+        let ask = CallRequest::Post {
+            title: "Q3".into(),
+            key: Some("k".into()),
+            id: None,
+            hold: Some(3_000),
+        };
+        call(at, at + 5, ask, answer)
+    };
+    let direct = |digest: &str| {
+        CallAnswer::Result(SeenResult {
+            digest: digest.into(),
+            title: Some("Q3".into()),
+            failure: None,
+        })
+    };
+    let accepted = || CallAnswer::Accepted { operation: id() };
+    passes(&[held(0, direct("x")), held(6, direct("x"))]);
+    let forked = |first: &str, second: &str| Violation::KeyForked {
+        key: "k".into(),
+        first: first.into(),
+        second: second.into(),
+    };
+    let twice = [held(0, direct("x")), held(6, direct("y"))];
+    convicts(&twice, &forked("the answer x", "the answer y"));
+    let again = [
+        held(0, direct("x")),
+        held(6, accepted()),
+        seen(20, 2, State::Failed),
+    ];
+    convicts(&again, &forked(ID, "the answer x"));
+    // The store was away, so it may have missed the answer.
+    let away = Entry::Away(Away {
+        node: None,
+        begin: 1,
+        end: 4,
+    });
+    passes(&with(again.to_vec(), away));
+    // The node did not survive the first call, whose operation does not exist.
+    let lost = held(0, CallAnswer::Nothing);
+    let unborn = Entry::Run(RunEntry {
+        operation: "op-2".into(),
+        attempt: 1,
+        node: "b".into(),
+        title: "Q3".into(),
+        event: RunEvent::Begin,
+        at: 3,
+    });
+    passes(&[
+        lost,
+        unborn,
+        held(6, accepted()),
+        run(7, 1, RunEvent::Begin),
+        seen(20, 2, State::Failed),
+    ]);
 }
 
 fn without_key(entry: &Entry) -> Entry {
