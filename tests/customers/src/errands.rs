@@ -228,8 +228,13 @@ impl<C: Cluster, L: Log> Customer<C, L> {
                 }
                 CallAnswer::Result(_) => {
                     self.world.record_direct_answer();
+                    // Another run would be accepted at once.
+                    let again = Order {
+                        max_hold: Duration::ZERO,
+                        ..order
+                    };
                     let node = self.node();
-                    self.try_post(&order, node).await;
+                    self.try_post(&again, node).await;
                     return;
                 }
                 _ => sleep(Duration::from_millis(self.random.between(50, 250))).await,
