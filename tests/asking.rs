@@ -27,7 +27,7 @@ use tower_operations::{
     BufferedBody, MemoryStore, OperationId, Operations, Outcome, PollService, Progress,
     RecordedResponse, State,
     dialect::{Arm, Azure, Dialect, DurableFunctions, Fhir, Google, Ipa, OData, Ogc, Plain},
-    store::{Created, NewOperation, Owner, Repository, Store, Version},
+    store::{Created, NewOperation, Owner, Repository, Store, StoreError, Version},
 };
 
 const UUID: &str = "01a2105b-da82-7e53-845f-677d9ddc2799";

@@ -93,12 +93,11 @@ where
     }
 
     /// Races the call of a request that streams.
-    pub(super) fn stream<B>(mut self, body: B) -> AcceptStep<S, R, B>
+    pub(super) fn stream<B>(self, body: B) -> AcceptStep<S, R, B>
     where
         S: Inner<B>,
         B: Body<Data = Bytes> + Send + 'static,
     {
-        self.accept_at = self.decision.accept_at();
         let creation = self.creation(None);
         let (body, rest) = RequestBody::lent(body, self.request.parts.version);
         let mut race = RacedCall::start(self, creation, |_| body, None);

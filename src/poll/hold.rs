@@ -42,13 +42,24 @@ pub(super) async fn hold<S: Store>(
             break;
         };
         let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
         // The request may see the operation. Later records are visible too as long as the owner
         // is the same.
         let owner = record.owner();
         let next = tokio::select! {
             biased;
-            next = changed(settings.store(), &id, version, left, owner) => next?,
+            next = changed(settings.store(), &id, version, left, owner) => next,
             () = settings.closing().cancelled() => break,
+        };
+        let next = match next {
+            // The store is slow: the record is the one that was read when the poll came.
+            Err(error) if error.is_transient() && deadline <= Instant::now() => {
+                tracing::debug!(error = error.report(), "held poll not read again");
+                break;
+            }
+            next => next?,
         };
         match next {
             Some(next) if next.version() != Some(version) => record = next,

@@ -200,15 +200,23 @@ async fn the_wait_time_comes_from_the_query_and_not_from_the_body() {
 async fn a_slow_store_does_not_prolong_the_wait_of_a_poll() {
     let memory = store_with("q3", State::Running).await;
     let store = Hooked::new(memory, async |call, when| {
-        if (call, when) == (Call::Get, When::Before) {
-            tokio::time::sleep(Duration::from_secs(2)).await;
+        match (call, when) {
+            (Call::Get, When::Before) => tokio::time::sleep(Duration::from_secs(2)).await,
+            // The last read takes too long.
+            (Call::Changed, When::After) => return Err(StoreError::unavailable("no answer")),
+            _ => {}
         }
         Ok(())
     });
     let polls = Operations::new(store).poll_service();
-    for (line, seconds) in [("GET /q3?wait=3", 3), ("GET /q3/result?wait=3", 3)] {
+    for (line, seconds) in [
+        ("GET /q3?wait=1", 2),
+        ("GET /q3?wait=3", 3),
+        ("GET /q3/result?wait=3", 3),
+    ] {
         let start = tokio::time::Instant::now();
         let answer = ask(&polls, line, &[]).await;
         assert_eq!(start.elapsed().as_secs(), seconds, "{line}: {answer:?}");
+        assert!(answer.status.is_success(), "{line}: {answer:?}");
     }
 }

@@ -4,7 +4,7 @@ mod lists;
 use std::{
     fmt,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use ::redb::ReadTransaction;
@@ -54,6 +54,18 @@ pub(super) enum Driver {
     /// A task and its callers, for a storage that never waits.
     #[cfg(any(test, feature = "testing"))]
     Task,
+}
+
+impl Driver {
+    /// Returns the time for leases and reservations. That of a task is tokio's, which a test can
+    /// pause.
+    pub(super) fn now(self) -> Instant {
+        match self {
+            Self::Threads => Instant::now(),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Task => tokio::time::Instant::now().into_std(),
+        }
+    }
 }
 
 impl RedbEngine {

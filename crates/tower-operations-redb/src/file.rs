@@ -1,7 +1,7 @@
 //! The file, and opening it again after an error of the disk.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, ErrorKind},
     path::Path,
     sync::{
@@ -23,7 +23,7 @@ use tower_operations::{
 
 use super::{
     error::{RedbError, RedbFault, SharedRedbFault},
-    file_lock::{FileLock, lock_range},
+    file_lock::FileLock,
     medium_handle::MediumHandle,
     migration::migrate,
     named_file::NamedFile,
@@ -32,7 +32,7 @@ use super::{
         CELLS, CURSORS, EXPIRY, FORMAT, KEY_EXPIRY, KEYS, KNOWN_FORMAT, LEASED, LISTED, META,
         NEXT_NUMBER, REQUESTS, RESULTS, SECRETS,
     },
-    unfinished_file::UnfinishedFile,
+    unfinished_file::{UnfinishedFile, sync_folder},
 };
 
 /// The database, shared by the readers and the writer. Users of the database hold the lock
@@ -157,26 +157,30 @@ impl Medium {
         options.read(true).write(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        match options.open(path) {
-            // A link to a file that does not exist stays a link.
-            Err(error) if error.kind() == ErrorKind::NotFound && path.is_symlink() => {
-                options.create(true);
-                Self::locked(path, options.open(path)?, cache)
-            }
+        let file = match options.open(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
+                // A link to a file that does not exist stays a link.
+                if let Ok(target) = fs::read_link(path) {
+                    let folder = path.parent().unwrap_or(Path::new(""));
+                    return Self::file(&folder.join(target), cache);
+                }
                 let (unfinished, file) = UnfinishedFile::open(path, options)?;
                 let medium = Self::locked(path, file.try_clone()?, cache)?;
-                match unfinished.begin(&file)? {
-                    Some(unfinished) => Ok(Self {
-                        unfinished: Some(unfinished),
-                        ..medium
-                    }),
-                    // Another process has completed the file meanwhile.
-                    None => Self::file(path, cache),
-                }
+                let Some(unfinished) = unfinished.begin(&file)? else {
+                    // Another process has completed the file meanwhile. This lock would conflict.
+                    drop((medium, file));
+                    return Self::file(path, cache);
+                };
+                return Ok(Self {
+                    unfinished: Some(unfinished),
+                    ..medium
+                });
             }
-            file => Self::locked(path, file?, cache),
-        }
+            file => file?,
+        };
+        // The process that gave the file its name may have ended right after that.
+        sync_folder(&fs::canonicalize(path)?)?;
+        Self::locked(path, file, cache)
     }
 
     /// Locks a file.
@@ -184,7 +188,7 @@ impl Medium {
         let origin = NamedFile::of(path, &file)?;
         let lock = FileLock::new(&file)?;
         let backend = FileBackend::new(file)?;
-        lock_range(&backend)?;
+        let lock = lock.beside_ranges(&backend)?;
         let medium = Self::on(Arc::new(backend), cache);
         Ok(Self {
             origin: Some(origin),

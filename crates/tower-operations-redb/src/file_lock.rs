@@ -37,19 +37,29 @@ impl FileLock {
         }
     }
 
+    /// Locks all bytes of the file besides, until the file is closed. Where that lock would conflict
+    /// with the one of the whole file, as on some network shares, it replaces it.
+    pub(super) fn beside_ranges(self, file: &FileBackend) -> Result<Self, RedbError> {
+        let byte = Bound::Included(0);
+        let is_free = matches!(file.query_lock_range(byte, byte), Ok(false));
+        let lock = match is_free {
+            true => self,
+            false => {
+                self.release()?;
+                Self(None)
+            }
+        };
+        match file.try_lock_range(Bound::Unbounded, Bound::Unbounded) {
+            // Without locks of ranges there are none of other programs.
+            Ok(true) | Err(BackendError::Unsupported) => Ok(lock),
+            Ok(false) => Err(DatabaseError::DatabaseAlreadyOpen.into()),
+            Err(BackendError::Io(error)) => Err(error.into()),
+            Err(error) => Err(RedbError::Engine(error.into())),
+        }
+    }
+
     /// Unlocks the file.
     pub(super) fn release(self) -> io::Result<()> {
         self.0.map_or(Ok(()), |file| file.unlock())
-    }
-}
-
-/// Locks all bytes of a file, until the file is closed.
-pub(super) fn lock_range(file: &FileBackend) -> Result<(), RedbError> {
-    match file.try_lock_range(Bound::Unbounded, Bound::Unbounded) {
-        // Without locks of ranges there are none of other programs.
-        Ok(true) | Err(BackendError::Unsupported) => Ok(()),
-        Ok(false) => Err(DatabaseError::DatabaseAlreadyOpen.into()),
-        Err(BackendError::Io(error)) => Err(error.into()),
-        Err(error) => Err(RedbError::Engine(error.into())),
     }
 }

@@ -101,7 +101,8 @@ pub struct RedbStore(RedbEngine);
 impl RedbStore {
     /// Opens the file at `path`, or creates it; 64 MiB of memory hold its pages.
     ///
-    /// A new file has the suffix `.new` until its database is complete.
+    /// A new file has the suffix `.unfinished` until its database is complete. An empty file that
+    /// exists is filled in place: if the power fails meanwhile, it has to be deleted.
     ///
     /// This call reads and writes the file before it returns, so in a running program it
     /// belongs in [`tokio::task::spawn_blocking`]. It takes longer after a crash: about a

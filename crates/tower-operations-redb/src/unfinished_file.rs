@@ -6,11 +6,17 @@
 use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, ErrorKind, Read},
     path::{Path, PathBuf},
 };
 
 use super::named_file::NamedFile;
+
+/// What is appended to the name of a file until its database is complete.
+const SUFFIX: &str = ".unfinished";
+
+/// The number of bytes by which a redb file is recognized. redb writes them last, and zeros before.
+const MAGIC: usize = 9;
 
 /// A file with a provisional name. The process that locks it creates the database in it.
 pub(super) struct UnfinishedFile {
@@ -23,7 +29,7 @@ impl UnfinishedFile {
     /// before it is used.
     pub(super) fn open(path: &Path, mut options: OpenOptions) -> io::Result<(Self, File)> {
         let mut provisional = OsString::from(path);
-        provisional.push(".new");
+        provisional.push(SUFFIX);
         let unfinished = Self {
             provisional: provisional.into(),
             path: path.into(),
@@ -32,30 +38,41 @@ impl UnfinishedFile {
         Ok((unfinished, file))
     }
 
-    /// Empties the file, which is locked: an earlier process may have begun it. Returns `None` if
-    /// another process has completed it, or another file, before it was locked.
+    /// Empties the file, which is locked, if an earlier process has begun to create a database in
+    /// it. Returns `None` if another process has completed it, or another file, before it was
+    /// locked.
     pub(super) fn begin(self, file: &File) -> io::Result<Option<Self>> {
         if NamedFile::of(&self.provisional, file)?.look()?.is_some() {
             return Ok(None);
         }
-        // Only the process with the lock gives a file its name, so this does not change any more.
         if fs::exists(&self.path)? {
-            fs::remove_file(&self.provisional)?;
+            if file.metadata()?.len() == 0 {
+                fs::remove_file(&self.provisional)?;
+            }
             return Ok(None);
         }
-        file.set_len(0)?;
+        let mut magic = Vec::with_capacity(MAGIC);
+        file.take(MAGIC as u64).read_to_end(&mut magic)?;
+        // A file that begins otherwise is a database, or not one of this crate.
+        if magic.iter().all(|byte| *byte == 0) {
+            file.set_len(0)?;
+        }
         Ok(Some(self))
     }
 
-    /// Gives the file its name. Its contents are synced.
+    /// Gives the file its name, unless another file has that name. Its contents are synced.
     pub(super) fn complete(self) -> io::Result<()> {
+        // Processes of this crate wait for the lock, and others may not know the provisional name.
+        if fs::exists(&self.path)? {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
         fs::rename(&self.provisional, &self.path)?;
         sync_folder(&self.path)
     }
 }
 
 /// Syncs the folder of a new file: without this, the file does not survive a crash.
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),

@@ -123,7 +123,7 @@ pub(super) fn start(mut medium: Medium, driver: Driver) -> Result<Started, RedbE
     let mut memory = VolatileState::default();
     let database = match catch_unwind(AssertUnwindSafe(|| medium.open())) {
         // No other process can have the file open, so no earlier holder exists any more.
-        Ok(opened) => adopt(&mut memory, opened?, now(), Standing::Before),
+        Ok(opened) => adopt(&mut memory, opened?, driver.now(), Standing::Before),
         Err(_) => return Err(RedbError::Corrupt(RedbFault::Panicked.into())),
     };
     let slot = DatabaseSlot::new(Access::Open(database));
@@ -141,6 +141,7 @@ pub(super) fn start(mut medium: Medium, driver: Driver) -> Result<Started, RedbE
             #[cfg(any(test, feature = "testing"))]
             Driver::Task => Answers::default(),
         },
+        driver,
     };
     match driver {
         Driver::Threads => {
@@ -206,6 +207,7 @@ struct Writer {
     counted: Arc<WriterCounters>,
     hot: Arc<CellCache>,
     answers: Answers,
+    driver: Driver,
 }
 
 pub(super) type Batch = Vec<Box<dyn Job>>;
@@ -283,7 +285,7 @@ impl Writer {
         }
         for ask in round.leases {
             let access = self.slot.read_as_writer();
-            let is_sound = ask.answer(&mut self.memory, &access, now());
+            let is_sound = ask.answer(&mut self.memory, &access, self.driver.now());
             drop(access);
             if !is_sound {
                 self.check();
@@ -353,7 +355,10 @@ impl Writer {
             return Err(::redb::StorageError::PreviousIo.into());
         };
         let (memory, hot) = (&mut self.memory, &*self.hot);
-        let written = catch_unwind(AssertUnwindSafe(|| write(database, memory, hot, batch)));
+        let now = (self.driver.now(), millis(wall_clock()));
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            write(database, memory, hot, now, batch)
+        }));
         let written = written.unwrap_or(Err(RedbFault::Panicked));
         match &written {
             Ok(_) => memory.keep(),
@@ -388,7 +393,7 @@ impl Writer {
         // alive and will retry.
         match catch_unwind(AssertUnwindSafe(|| self.medium.open())) {
             Ok(Ok(opened)) => {
-                let over = until(now(), self.memory.longest);
+                let over = until(self.driver.now(), self.memory.longest);
                 *access = Access::Open(adopt(&mut self.memory, opened, over, Standing::There));
             }
             Ok(Err(error)) => {
@@ -421,20 +426,16 @@ impl Writer {
     }
 }
 
-/// Returns the time for leases, which is tokio's, so that a test can pause it.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
-
 /// Applies a batch; returns the number of effective changes.
 fn write(
     database: &Database,
     memory: &mut VolatileState,
     hot: &CellCache,
+    now: (Instant, u64),
     batch: &mut Batch,
 ) -> Result<u64, RedbFault> {
     let write = database.begin_write()?;
-    let mut desk = Desk::new(&write, memory, hot, (now(), millis(wall_clock())))?;
+    let mut desk = Desk::new(&write, memory, hot, now)?;
     for job in batch {
         desk.next();
         job.apply(&mut desk)?;

@@ -34,4 +34,4 @@ pub use journal::Closed;
 pub use mutants::Mutant;
 pub use stores::StoreKind;
 pub use work::ORDERED_PANIC;
-pub use world::{Lifetime, Outcome, Plan, run, shortest_prefix};
+pub use world::{CUSTOMER_PANIC, Lifetime, Outcome, Plan, run, shortest_prefix};

@@ -17,6 +17,7 @@ use crate::{
     disk::NodeDisk,
     engine::{Database, Network, NetworkFaults, SimulatedEngine},
     journal::Journal,
+    world::Lifetime,
 };
 
 /// The kind of the store.
@@ -52,7 +53,7 @@ impl Stores {
         kind: StoreKind,
         nodes: usize,
         faults: NetworkFaults,
-        ttl: Duration,
+        lifetime: Lifetime,
         journal: &Arc<Journal>,
         mutant: Option<Mutant>,
         random: &mut Random,
@@ -64,9 +65,14 @@ impl Stores {
         let shared = match kind {
             StoreKind::Engine => {
                 let secret = tower_operations::engine::new_secret();
-                Shared::Engine(Database::new(secret, Arc::clone(journal), bug))
+                Shared::Engine(Database::new(
+                    secret,
+                    lifetime.skew,
+                    Arc::clone(journal),
+                    bug,
+                ))
             }
-            StoreKind::Memory => Shared::Memory(MemoryStore::new().ttl(ttl)),
+            StoreKind::Memory => Shared::Memory(MemoryStore::new().ttl(lifetime.ttl)),
             StoreKind::Redb => {
                 let syncs = mutant != Some(Mutant::SyncDelayed);
                 Shared::Redb(NodeDisk::new(Random::new(random.next_u64()), syncs))
@@ -75,7 +81,7 @@ impl Stores {
         Self {
             shared,
             network,
-            ttl,
+            ttl: lifetime.ttl,
             mutant,
         }
     }

@@ -26,6 +26,9 @@ const BACK: Duration = Duration::from_secs(1);
 /// The time that an attempt may take besides the time of its run.
 const SLACK: Duration = Duration::from_secs(2);
 
+/// The beginning of the message if a customer panics.
+pub const CUSTOMER_PANIC: &str = "a customer does not panic";
+
 /// What a world is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
@@ -206,7 +209,7 @@ async fn run_world(plan: Plan) -> Outcome {
         plan.store,
         plan.nodes + plan.workers,
         plan.network,
-        plan.lifetime.ttl,
+        plan.lifetime,
         &journal,
         plan.mutant,
         &mut random,
@@ -253,7 +256,7 @@ async fn run_world(plan: Plan) -> Outcome {
     let looking = look_after(Arc::clone(&world), plan.lifetime.ttl / 5);
     let _looking = AbortOnDropHandle::new(tokio::spawn(looking));
     while let Some(customer) = customers.join_next().await {
-        customer.expect("a customer does not panic");
+        customer.expect(CUSTOMER_PANIC);
     }
     faults.await.expect("the faults are healed");
     confirm(&world).await;

@@ -42,8 +42,8 @@ pub enum CallRequest {
         /// The operation id that the client chose.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
-        /// The number of milliseconds for which the answer may be held. A held call that its node
-        /// does not survive is repeated under the same key, and runs again.
+        /// The number of milliseconds for which the answer may be held. A held call whose client or
+        /// node goes away frees the key, so a repetition runs again.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hold: Option<u64>,
     },

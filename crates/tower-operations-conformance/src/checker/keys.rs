@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{
     Call, CallAnswer, Rules, Violation,
-    disturbances::{Disturbances, Interval},
+    disturbances::{Disturbances, Interval, millis},
     histories::Histories,
 };
 
@@ -33,12 +33,13 @@ struct Use {
     next: Option<u64>,
     /// The first time at which a client knew that the operation no longer exists.
     gone: Option<u64>,
-    /// The direct answer to a held call, which is that of every later call.
-    answered: Option<DirectAnswer>,
-    /// The digest of another answer.
-    answered_otherwise: Option<String>,
+    /// The first call that led to the operation.
+    accepted: Option<Interval>,
+    /// The first direct answers to held calls.
+    answers: Vec<DirectAnswer>,
 }
 
+/// A direct answer to a held call. It is the answer to every later call with the key.
 #[derive(Debug)]
 struct DirectAnswer {
     digest: String,
@@ -61,9 +62,8 @@ struct FirstUse {
 struct Title {
     keys: Vec<OwnedKey>,
     ran: Vec<String>,
-    /// Whether an answer was held: the operation of a call that its node did not survive does not
-    /// exist.
-    is_held: bool,
+    /// The number of held calls that may have run without an operation or an answer.
+    unborn: usize,
 }
 
 /// The maximum number of operations recorded for one title.
@@ -86,7 +86,12 @@ impl KeyRecords {
         if !known.keys.contains(&key) {
             known.keys.push(key.clone());
         }
-        known.is_held |= is_held;
+        let is_unborn = match call.answer {
+            CallAnswer::Nothing => is_held,
+            CallAnswer::Refused { status } => is_held && status >= 500,
+            _ => false,
+        };
+        known.unborn += usize::from(is_unborn);
         let this = FirstUse {
             begin: call.begin,
             end: call.end,
@@ -103,8 +108,8 @@ impl KeyRecords {
                 first: this,
                 next: None,
                 gone: None,
-                answered: None,
-                answered_otherwise: None,
+                accepted: None,
+                answers: Vec::new(),
             }),
             Some(used) => {
                 let later = this.begin.max(used.first.begin);
@@ -115,26 +120,27 @@ impl KeyRecords {
                 used
             }
         };
+        let interval = Interval {
+            begin: call.begin,
+            end: call.end,
+        };
         match &call.answer {
-            CallAnswer::Accepted { operation } => match &used.operation {
-                None => used.operation = Some(operation.clone()),
-                Some(first) if first == operation => {}
-                Some(_) => used.forked = Some(operation.clone()),
-            },
-            CallAnswer::Result(outcome) => match &used.answered {
-                None => {
-                    used.answered = Some(DirectAnswer {
-                        digest: outcome.digest.clone(),
-                        call: Interval {
-                            begin: call.begin,
-                            end: call.end,
-                        },
-                        node: call.node.clone(),
-                    });
+            CallAnswer::Accepted { operation } => {
+                match &used.operation {
+                    None => used.operation = Some(operation.clone()),
+                    Some(first) if first == operation => {}
+                    Some(_) => used.forked = Some(operation.clone()),
                 }
-                Some(first) if first.digest == outcome.digest => {}
-                Some(_) => used.answered_otherwise = Some(outcome.digest.clone()),
-            },
+                let first = used.accepted.get_or_insert(interval);
+                *first = interval.min(*first);
+            }
+            CallAnswer::Result(outcome) if used.answers.len() < REMEMBERED => {
+                used.answers.push(DirectAnswer {
+                    digest: outcome.digest.clone(),
+                    call: interval,
+                    node: call.node.clone(),
+                });
+            }
             CallAnswer::Refused { status: 410 } => {
                 used.gone = Some(used.gone.map_or(call.end, |first| first.min(call.end)));
             }
@@ -171,20 +177,8 @@ impl KeyRecords {
                 let key = key.name.clone();
                 found.push(Violation::KeyBlocked { key, status });
             }
-            let answer = |digest| format!("the answer {digest}");
-            // A store that is away for long does not keep the answer of a call that has run.
-            let is_certain = |answered: &DirectAnswer| {
-                let Interval { begin, end } = answered.call;
-                let node = Some(&*answered.node);
-                disturbances.within(begin, end, node, rules.lease).is_zero()
-            };
-            let answered = used.answered.filter(is_certain);
-            let answered = answered.map(|answered| answer(answered.digest));
-            let two = match (used.operation, used.forked) {
-                (Some(first), Some(second)) => Some((first, second)),
-                (Some(first), None) => Some(first).zip(answered),
-                (None, _) => answered.zip(used.answered_otherwise.map(answer)),
-            };
+            let two = used.answered_twice(disturbances, rules);
+            let two = used.operation.zip(used.forked).or(two);
             if let Some(two) = two {
                 forked.insert(key, two);
             }
@@ -209,6 +203,37 @@ impl KeyRecords {
 }
 
 impl Use {
+    /// Returns two different answers, the later one to a call that began after the earlier one was
+    /// sent, while that was kept.
+    fn answered_twice(
+        &self,
+        disturbances: &Disturbances,
+        rules: &Rules,
+    ) -> Option<(String, String)> {
+        // A store that is away for long does not keep the answer of a call that has run.
+        let is_certain = |answer: &&DirectAnswer| {
+            let Interval { begin, end } = answer.call;
+            let node = Some(&*answer.node);
+            disturbances.within(begin, end, node, rules.lease).is_zero()
+        };
+        let name = |answer: &DirectAnswer| format!("the answer {}", answer.digest);
+        let certain = self.answers.iter().filter(is_certain);
+        let first = certain.min_by_key(|answer| answer.call)?;
+        let until = rules.kept.map_or(u64::MAX, millis);
+        let until = first.call.end.saturating_add(until);
+        let is_later = |call: Interval| first.call.end < call.begin && call.begin < until;
+        let other = self
+            .answers
+            .iter()
+            .find(|answer| is_later(answer.call) && answer.digest != first.digest);
+        let operation = self.operation.clone().filter(|_| {
+            let accepted = self.accepted;
+            accepted.is_some_and(|call| is_later(call) || call.end < first.call.begin)
+        });
+        let other = operation.or_else(|| other.map(name))?;
+        Some((name(first), other))
+    }
+
     /// Returns the status of a refusal without a reason.
     fn turned_away(&self, operations: &Histories) -> Option<u16> {
         let operation = self.operation.as_deref();
@@ -245,7 +270,7 @@ impl Title {
                 return Some((key, first.clone(), second.clone()));
             }
         }
-        let is_too_many = ran.len() > self.keys.len() && !self.is_held;
+        let is_too_many = ran.len() > self.keys.len() + self.unborn;
         is_too_many.then(|| (key, ran[0].clone(), ran[ran.len() - 1].clone()))
     }
 }

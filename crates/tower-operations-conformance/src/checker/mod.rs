@@ -13,7 +13,8 @@
 //! 3. **Versions**: no version is seen with two contents. A reading that begins after
 //!    another reading has ended sees nothing older, on any node.
 //! 4. **Nothing is mixed up**: every result and every run names the title that was posted.
-//! 5. **Once**: a key of an owner leads to one operation; the inner service is called once
+//! 5. **Once**: a key of an owner leads to one operation, or to one direct answer of a post that
+//!    is held; the inner service is called once
 //!    an attempt, with at most [this many attempts](Rules::attempts), and an operation that
 //!    succeeded has run.
 //! 6. **Canceled stays canceled** from the answer to the client on, and the work

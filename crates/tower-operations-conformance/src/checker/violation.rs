@@ -64,14 +64,14 @@ pub enum Violation {
         /// The title that the result or run names.
         found: String,
     },
-    /// One idempotency key led to two operations.
+    /// One idempotency key led to two operations, two direct answers, or one of each.
     #[error("key `{key}`: led to {first}, and to {second}")]
     KeyForked {
         /// The key.
         key: String,
-        /// One operation.
+        /// One operation or answer.
         first: String,
-        /// The other operation.
+        /// The other operation or answer.
         second: String,
     },
     /// A key was answered as used, although its owner had not used it.

@@ -85,16 +85,26 @@ impl Disk {
     fn with(bytes: Vec<u8>) -> Self {
         let synced = bytes.clone();
         Self(Arc::new(Mutex::new(State {
+            blocks: (0..bytes.len().div_ceil(BLOCK)).collect(),
             bytes,
             synced,
             ..State::default()
         })))
     }
 
-    /// Returns the disk after the end of the process: everything that was written is present.
+    /// Returns the disk after the end of the process: everything that was written is there, and
+    /// what was not synced is lost at a power failure.
     #[must_use]
     pub fn after_kill(&self) -> Self {
-        Self::with(self.state().bytes.clone())
+        let state = self.state();
+        Self(Arc::new(Mutex::new(State {
+            bytes: state.bytes.clone(),
+            synced: state.synced.clone(),
+            unsynced: state.unsynced.clone(),
+            delayed: state.delayed.clone(),
+            blocks: state.blocks.clone(),
+            ..State::default()
+        })))
     }
 
     /// Returns the disk after a power failure: of what was not synced, any part may be present.

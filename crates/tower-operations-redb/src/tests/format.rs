@@ -299,3 +299,13 @@ async fn rows_of_a_later_layout_are_permanent_errors() {
     assert!(!refused.unwrap_err().is_transient());
     assert!(matches!(done, Ok(Replaced::Done)));
 }
+
+#[tokio::test]
+async fn a_new_file_has_its_name_once_its_database_is_complete() {
+    let folder = test_support::private::Folder::new("redb-new");
+    let path = folder.join("operations.redb");
+    let mut medium = Medium::file(&path, 1 << 20).unwrap();
+    assert!(!path.exists());
+    drop(medium.open().unwrap());
+    assert!(path.exists());
+}

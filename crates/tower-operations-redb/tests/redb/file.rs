@@ -85,14 +85,38 @@ async fn a_program_that_locks_the_whole_file_is_excluded_and_excludes() {
 async fn a_creation_that_was_interrupted_begins_again() {
     let folder = Folder::new("redb");
     let path = folder.join("operations.redb");
-    let provisional = folder.join("operations.redb.new");
+    let provisional = folder.join("operations.redb.unfinished");
     fs::write(&provisional, [0; 100_000]).unwrap();
     let store = open(&path);
     let id = OperationId::new();
     create(&store, new_operation(&id)).await;
     store.close().await.unwrap();
     assert!(!provisional.exists());
+    // The process ended before it gave the file its name.
+    fs::rename(&path, &provisional).unwrap();
     assert!(open(&path).get(&id).await.unwrap().is_some());
+}
+
+#[test]
+fn a_foreign_file_with_the_provisional_name_is_left_unchanged() {
+    let folder = Folder::new("redb");
+    let path = folder.join("operations.redb");
+    let provisional = folder.join("operations.redb.unfinished");
+    let database = redb::Database::create(&provisional).unwrap();
+    let write = database.begin_write().unwrap();
+    let table = redb::TableDefinition::<u64, u64>::new("theirs");
+    write.open_table(table).unwrap().insert(1, 2).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    assert!(matches!(open_error(&path), RedbError::Foreign));
+    fs::write(folder.join("text.redb.unfinished"), "a text").unwrap();
+    assert!(matches!(
+        open_error(folder.join("text.redb")),
+        RedbError::Corrupt(_)
+    ));
+    let text = fs::read_to_string(folder.join("text.redb.unfinished")).unwrap();
+    assert_eq!(text, "a text");
+    assert!(provisional.exists() && !path.exists());
 }
 
 #[test]

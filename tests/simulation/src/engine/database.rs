@@ -30,9 +30,15 @@ pub struct Database {
 }
 
 impl Database {
-    /// Creates an empty database, whose secret of list cursors is `secret`.
+    /// Creates an empty database, whose secret of list cursors is `secret`. The clocks of nodes are
+    /// wrong by at most `skew`.
     #[must_use]
-    pub(crate) fn new(secret: [u8; 32], journal: Arc<Journal>, bug: PlantedBug) -> Arc<Self> {
+    pub(crate) fn new(
+        secret: [u8; 32],
+        skew: Duration,
+        journal: Arc<Journal>,
+        bug: PlantedBug,
+    ) -> Arc<Self> {
         let rows = Rows {
             secret,
             journal,
@@ -42,7 +48,7 @@ impl Database {
             ended: BTreeSet::new(),
             by_owner: BTreeMap::new(),
             keys: KeyRows::default(),
-            invariants: Invariants::default(),
+            invariants: Invariants::new(skew),
             bug,
             undone: UndoneChanges::default(),
         };
@@ -169,6 +175,7 @@ impl Rows {
                 }
                 return Inserted::Id(head, made_by.map(|name| (*name).into()));
             }
+            self.check_expiry(new.id);
             self.remove(new.id);
         }
         if self.bug.shows(Mutant::CreateLost, 200) {
@@ -307,6 +314,13 @@ impl Rows {
             .find_map(|other| self.rows.get(other)?.cell.result.clone())
     }
 
+    fn check_expiry(&mut self, id: &OperationId) {
+        if let Some(row) = self.rows.get(id) {
+            let now = self.journal.wall_clock();
+            self.invariants.purged(id, row.expires_at, now);
+        }
+    }
+
     /// Removes an operation, with the key that is bound to it.
     pub(super) fn remove(&mut self, id: &OperationId) {
         let Some(row) = self.rows.remove(id) else {
@@ -388,10 +402,7 @@ impl Rows {
         let expired = self.ended.iter().enumerate().take_while(is_due);
         let expired: Vec<_> = expired.take(limit).map(|(_, (_, id))| id.clone()).collect();
         for id in &expired {
-            if let Some(row) = self.rows.get(id) {
-                let now = self.journal.wall_clock();
-                self.invariants.purged(id, row.expires_at, now);
-            }
+            self.check_expiry(id);
             self.remove(id);
         }
         if self.bug.shows(Mutant::LivePurged, 5)

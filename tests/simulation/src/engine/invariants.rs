@@ -12,14 +12,12 @@ use tower_operations::{
 };
 
 use super::needs_lapse;
-use crate::world::Lifetime;
-
-/// The largest difference between the clocks of two nodes.
-const SKEW: Duration = Lifetime::LONG.skew.saturating_mul(2);
 
 /// The broken invariants, and what is known of the past.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Invariants {
+    /// The largest error of the clock of a node.
+    skew: Duration,
     violations: Vec<String>,
     /// The tokens that were given to a holder.
     given: BTreeSet<FencingToken>,
@@ -34,6 +32,15 @@ pub(super) struct Before {
 }
 
 impl Invariants {
+    /// Creates invariants of a world whose clocks are at most this wrong.
+    pub(super) fn new(skew: Duration) -> Self {
+        Self {
+            skew,
+            violations: Vec::new(),
+            given: BTreeSet::new(),
+        }
+    }
+
     /// Checks a new operation.
     pub(super) fn created(&mut self, id: &OperationId, token: FencingToken) {
         self.give(id, token);
@@ -69,14 +76,14 @@ impl Invariants {
         self.unless(!has_ended, || format!("{id}: deleted while it was live"));
     }
 
-    /// Checks the deletion of what has expired.
+    /// Checks the deletion of what has expired, by a purge or by a new operation of the same id.
     pub(super) fn purged(
         &mut self,
         id: &OperationId,
         expires_at: Option<SystemTime>,
         now: SystemTime,
     ) {
-        let is_due = expires_at.is_some_and(|at| at <= now + SKEW);
+        let is_due = expires_at.is_some_and(|at| at <= now + self.skew);
         self.unless(!is_due, || format!("{id}: purged before it expired"));
     }
 

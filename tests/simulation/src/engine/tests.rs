@@ -19,7 +19,12 @@ async fn the_engine_keeps_the_laws_of_a_store() {
     let _entered = environment.enter();
     tower_operations_conformance::all(async |ttl: Duration| {
         let bug = PlantedBug::new(None, Random::new(1));
-        let database = Database::new([7; 32], Arc::clone(&journal), bug);
+        let database = Database::new(
+            [7; 32],
+            std::time::Duration::ZERO,
+            Arc::clone(&journal),
+            bug,
+        );
         let network = Network::new(1, NetworkFaults::none(), Random::new(2));
         let engine = SimulatedEngine::<true>::new(&database, &network, 0, TaskGroup::new());
         let notifier = Arc::<Notifier>::default();

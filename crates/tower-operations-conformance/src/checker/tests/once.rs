@@ -112,7 +112,16 @@ fn the_direct_answer_of_a_key_stays_its_answer() {
         held(6, accepted()),
         seen(20, 2, State::Failed),
     ];
-    convicts(&again, &forked(ID, "the answer x"));
+    convicts(&again, &forked("the answer x", ID));
+    let before = [
+        held(0, accepted()),
+        held(6, direct("x")),
+        seen(20, 2, State::Failed),
+    ];
+    convicts(&before, &forked("the answer x", ID));
+    // The log may be in any order.
+    let [one, other] = twice.clone();
+    convicts(&[other, one], &forked("the answer x", "the answer y"));
     // The store was away, so it may have missed the answer.
     let away = Entry::Away(Away {
         node: None,

@@ -1,6 +1,9 @@
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+};
 
-use simulation::{Mutant, Plan, run};
+use simulation::{CUSTOMER_PANIC, Mutant, Plan, run};
 use test_customers::Random;
 
 /// The number of seeds that each bug is planted with.
@@ -50,11 +53,14 @@ fn hunt(mutant: Mutant, seed: u64) -> Option<(usize, String)> {
     for operations in (in_a_world..=OPERATIONS).step_by(in_a_world) {
         let mut plan = Plan::new(seeds.next_u64(), mutant.store(), in_a_world, kills);
         (plan.mutant, plan.workers) = (Some(mutant), mutant.workers());
-        // Some bugs make an answer that no client can read.
+        // Some bugs make an answer that no customer can read.
         let outcome = catch_unwind(AssertUnwindSafe(|| run(&plan)));
         let violation = match outcome {
             Ok(outcome) => outcome.violations.first().cloned(),
-            Err(_) => Some("the client: an answer cannot be read".into()),
+            Err(panic) if is_of_a_customer(&*panic) => {
+                Some("the customer: an answer cannot be read".into())
+            }
+            Err(panic) => resume_unwind(panic),
         };
         if let Some(violation) = violation {
             let text = violation
@@ -64,4 +70,10 @@ fn hunt(mutant: Mutant, seed: u64) -> Option<(usize, String)> {
         }
     }
     None
+}
+
+/// Returns whether a customer has panicked, and not the simulation.
+fn is_of_a_customer(panic: &(dyn Any + Send)) -> bool {
+    let text = panic.downcast_ref::<String>();
+    text.is_some_and(|text| text.starts_with(CUSTOMER_PANIC))
 }
