@@ -21,6 +21,23 @@ struct OwnedKey {
     name: String,
 }
 
+/// Whether the store keeps direct answers.
+struct AnswerKeeping<'a> {
+    disturbances: &'a Disturbances,
+    rules: &'a Rules,
+}
+
+impl AnswerKeeping<'_> {
+    /// Returns whether the store surely keeps an answer. A store that is away for long does not
+    /// keep the answer of a call that has run.
+    fn surely(&self, answer: &DirectAnswer) -> bool {
+        let Interval { begin, end } = answer.call;
+        let node = Some(&*answer.node);
+        let lease = self.rules.lease;
+        self.disturbances.within(begin, end, node, lease).is_zero()
+    }
+}
+
 /// The use of a key.
 #[derive(Debug)]
 struct Use {
@@ -169,15 +186,23 @@ impl KeyRecords {
         disturbances: &Disturbances,
         rules: &Rules,
     ) -> impl Iterator<Item = Violation> {
+        let keeps = AnswerKeeping {
+            disturbances,
+            rules,
+        };
         let mut forked = BTreeMap::new();
         let mut found = Vec::new();
+        // The numbers of direct answers that the store may not keep.
+        let mut unkept = HashMap::new();
         for (key, used) in self.used {
             let turned_away = used.turned_away(operations);
             if let Some(status) = turned_away {
                 let key = key.name.clone();
                 found.push(Violation::KeyBlocked { key, status });
             }
-            let two = used.answered_twice(disturbances, rules);
+            let number = used.answers.iter().filter(|answer| !keeps.surely(answer));
+            unkept.insert(key.clone(), number.count());
+            let two = used.answered_twice(&keeps);
             let two = used.operation.zip(used.forked).or(two);
             if let Some(two) = two {
                 forked.insert(key, two);
@@ -185,7 +210,8 @@ impl KeyRecords {
         }
         // A title posted under one key runs for one operation, whatever the answers were.
         for title in self.titles.into_values() {
-            if let Some((key, first, second)) = title.forked(operations) {
+            let excused = title.keys.iter().filter_map(|key| unkept.get(key)).sum();
+            if let Some((key, first, second)) = title.forked(operations, excused) {
                 forked.entry(key).or_insert((first, second));
             }
         }
@@ -205,21 +231,11 @@ impl KeyRecords {
 impl Use {
     /// Returns two different answers, the later one to a call that began after the earlier one was
     /// sent, while that was kept.
-    fn answered_twice(
-        &self,
-        disturbances: &Disturbances,
-        rules: &Rules,
-    ) -> Option<(String, String)> {
-        // A store that is away for long does not keep the answer of a call that has run.
-        let is_certain = |answer: &&DirectAnswer| {
-            let Interval { begin, end } = answer.call;
-            let node = Some(&*answer.node);
-            disturbances.within(begin, end, node, rules.lease).is_zero()
-        };
+    fn answered_twice(&self, keeps: &AnswerKeeping<'_>) -> Option<(String, String)> {
         let name = |answer: &DirectAnswer| format!("the answer {}", answer.digest);
-        let certain = self.answers.iter().filter(is_certain);
+        let certain = self.answers.iter().filter(|answer| keeps.surely(answer));
         let first = certain.min_by_key(|answer| answer.call)?;
-        let until = rules.kept.map_or(u64::MAX, millis);
+        let until = keeps.rules.kept.map_or(u64::MAX, millis);
         let until = first.call.end.saturating_add(until);
         let is_later = |call: Interval| first.call.end < call.begin && call.begin < until;
         let other = self
@@ -255,8 +271,9 @@ impl Use {
 }
 
 impl Title {
-    /// Returns two operations that ran for one request.
-    fn forked(self, operations: &Histories) -> Option<(OwnedKey, String, String)> {
+    /// Returns two operations that ran for one request, whose direct answers to `excused` held calls
+    /// may not have been kept.
+    fn forked(self, operations: &Histories, excused: usize) -> Option<(OwnedKey, String, String)> {
         let key = self.keys.first()?.clone();
         let is_whole = |operation: &String| !operations.is_damaged(operation);
         let ran: Vec<_> = self.ran.into_iter().filter(is_whole).collect();
@@ -270,7 +287,7 @@ impl Title {
                 return Some((key, first.clone(), second.clone()));
             }
         }
-        let is_too_many = ran.len() > self.keys.len() + self.unborn;
+        let is_too_many = ran.len() > self.keys.len() + self.unborn + excused;
         is_too_many.then(|| (key, ran[0].clone(), ran[ran.len() - 1].clone()))
     }
 }
