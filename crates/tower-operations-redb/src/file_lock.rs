@@ -41,13 +41,12 @@ impl FileLock {
     /// with the one of the whole file, as on some network shares, it replaces it.
     pub(super) fn beside_ranges(self, file: &FileBackend) -> Result<Self, RedbError> {
         let byte = Bound::Included(0);
-        let is_free = matches!(file.query_lock_range(byte, byte), Ok(false));
-        let lock = match is_free {
-            true => self,
-            false => {
+        let lock = match file.query_lock_range(byte, byte) {
+            Ok(true) => {
                 self.release()?;
                 Self(None)
             }
+            Ok(false) | Err(_) => self,
         };
         match file.try_lock_range(Bound::Unbounded, Bound::Unbounded) {
             // Without locks of ranges there are none of other programs.

@@ -37,7 +37,7 @@ use self::{
     database::{Rows, now},
     undone::edit_number,
 };
-use crate::Mutant;
+use crate::{Mutant, process::LEASE};
 
 /// The engine of a node. `POLLS` says whether a wait looks again without a notice.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl<const POLLS: bool> SimulatedEngine<POLLS> {
     async fn call<A>(&self, apply: impl FnOnce(&mut Rows) -> A + Send) -> StoreResult<A> {
         let fate = self.network.draw();
         sleep(fate.there).await;
-        if self.network.is_away() {
+        if self.network.is_away() && !self.rows().bug.is(Mutant::RecoveryDuringOutage) {
             return Err(StoreError::unavailable("the database is away"));
         }
         if fate.loses_request {
@@ -146,7 +146,8 @@ impl<const POLLS: bool> Engine for SimulatedEngine<POLLS> {
                 true => rows.get(id).cloned(),
                 false => None,
             };
-            let replaced = rows.replace(id, expected, &next);
+            let is_trusted = !self.network.distrusts_leases(self.node, LEASE);
+            let replaced = rows.replace(id, expected, &next, is_trusted);
             if matches!(replaced, Replaced::Done) && before.is_some() {
                 rows.undo_if_dead(id, before, &self.tasks);
             }
@@ -167,6 +168,9 @@ impl<const POLLS: bool> Engine for SimulatedEngine<POLLS> {
     }
 
     async fn renew(&self, held: &[LeaseHandle], term: Duration) -> StoreResult<Vec<LeaseHandle>> {
+        if self.network.is_away() {
+            return Err(StoreError::unavailable("the database is away"));
+        }
         self.call(|rows| rows.renew(held, term)).await
     }
 

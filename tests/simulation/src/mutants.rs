@@ -32,6 +32,8 @@ pub enum Mutant {
     NoticesLost,
     /// The store lets a node reclaim an operation whose lease is valid.
     ReclaimedEarly,
+    /// An outage cuts off renewals alone, so a recovery trusts the store meanwhile.
+    RecoveryDuringOutage,
     /// The store says of no lease that it is lost, and sends no notice.
     CancelNotTold,
     /// The store does not count attempts.
@@ -62,7 +64,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::FencingOff,
         Self::AnswerBeforeWrite,
         Self::CreateLost,
@@ -75,6 +77,7 @@ impl Mutant {
         Self::AnswerForgotten,
         Self::NoticesLost,
         Self::ReclaimedEarly,
+        Self::RecoveryDuringOutage,
         Self::CancelNotTold,
         Self::AttemptsNotCounted,
         Self::ProgressAfterEnd,

@@ -140,6 +140,7 @@ impl Node {
         let begin = self.site.journal.now();
         process.tasks.suspend();
         sleep(pause).await;
+        self.site.stores.network().resume(self.site.number);
         process.tasks.resume();
         self.site.journal.add(&Entry::Away(Away {
             node: Some((*self.site.name).into()),

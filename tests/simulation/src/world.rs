@@ -26,6 +26,10 @@ const BACK: Duration = Duration::from_secs(1);
 /// The time that an attempt may take besides the time of its run.
 const SLACK: Duration = Duration::from_secs(2);
 
+/// The longest time from the end of an operation to the write of the end, by a node that is
+/// stopped in between.
+const UNWRITTEN: Duration = Duration::from_secs(10);
+
 /// The beginning of the message if a customer panics.
 pub const CUSTOMER_PANIC: &str = "a customer does not panic";
 
@@ -77,7 +81,7 @@ impl Lifetime {
     };
     /// Operations expire in the world.
     pub const SHORT: Self = Self {
-        ttl: Duration::from_secs(20),
+        ttl: Duration::from_secs(30),
         skew: Duration::from_secs(2),
     };
 }
@@ -191,7 +195,7 @@ async fn run_world(plan: Plan) -> Outcome {
         .recovery(LEASE)
         // The clock of the node that ends an operation may be late, and that of the node that
         // deletes it early.
-        .kept(plan.lifetime.ttl - 2 * plan.lifetime.skew)
+        .kept(plan.lifetime.ttl - 2 * plan.lifetime.skew - UNWRITTEN)
         .timeouts(match plan.workers {
             0 => TIMEOUT + SLACK,
             // A message that is lost, or taken by a worker that dies, is sent again.

@@ -217,6 +217,7 @@ impl Rows {
         id: &OperationId,
         expected: Stamp,
         next: &NextCell<'_>,
+        trusts_leases: bool,
     ) -> Replaced {
         let lapsed_by = self.lapsed_by();
         let Some(row) = self.rows.get_mut(id) else {
@@ -237,6 +238,7 @@ impl Rows {
             stamp: row.stamp,
             has_ended: row.expires_at.is_some(),
             has_lapsed: row.has_lapsed(now()),
+            is_trusted: trusts_leases || row.lease.is_some_and(|lease| lease.is_released),
         };
         self.invariants.changed(id, state, next);
         (row.stamp, row.state, row.expires_at) = (next.stamp, next.state, next.expires_at);

@@ -29,6 +29,8 @@ pub(super) struct Before {
     pub(super) stamp: Stamp,
     pub(super) has_ended: bool,
     pub(super) has_lapsed: bool,
+    /// Whether the end of the lease says that its holder is gone.
+    pub(super) is_trusted: bool,
 }
 
 impl Invariants {
@@ -50,6 +52,9 @@ impl Invariants {
     pub(super) fn changed(&mut self, id: &OperationId, before: Before, next: &NextCell<'_>) {
         self.unless(needs_lapse(next.lease) && !before.has_lapsed, || {
             format!("{id}: reclaimed while its lease was valid")
+        });
+        self.unless(needs_lapse(next.lease) && !before.is_trusted, || {
+            format!("{id}: reclaimed although its holder could not renew its lease")
         });
         self.unless(before.has_ended, || format!("{id}: changed after its end"));
         self.unless(next.stamp.version <= before.stamp.version, || {

@@ -1,10 +1,11 @@
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use test_customers::Random;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tower_operations::engine::{Notice, Notifier};
 
 /// The network between the nodes and the database.
@@ -47,6 +48,10 @@ pub struct NetworkCounts {
 struct NetworkState {
     random: Random,
     is_away: bool,
+    /// The last outage: its beginning, and its end.
+    outage: Option<(Instant, Option<Instant>)>,
+    /// The time at which each node continued after a stop.
+    resumed: BTreeMap<usize, Instant>,
     counts: NetworkCounts,
     notifiers: Vec<Weak<Notifier>>,
 }
@@ -107,6 +112,8 @@ impl Network {
         let state = NetworkState {
             random,
             is_away: false,
+            outage: None,
+            resumed: BTreeMap::new(),
             counts: NetworkCounts::default(),
             notifiers: (0..nodes).map(|_| Weak::new()).collect(),
         };
@@ -123,7 +130,15 @@ impl Network {
 
     /// Takes the database away, or brings it back.
     pub fn set_away(&self, is_away: bool) {
-        self.state().is_away = is_away;
+        {
+            let mut state = self.state();
+            state.is_away = is_away;
+            let now = Instant::now();
+            state.outage = match (is_away, state.outage) {
+                (true, _) => Some((now, None)),
+                (false, outage) => outage.map(|(begin, _)| (begin, Some(now))),
+            };
+        }
         if !is_away {
             // A node that reconnects to its database may have missed notices.
             let notifiers = self.state().notifiers.clone();
@@ -131,6 +146,27 @@ impl Network {
                 notifier.notify_all();
             }
         }
+    }
+
+    /// Notes that a node continues after a stop.
+    pub fn resume(&self, node: usize) {
+        self.state().resumed.insert(node, Instant::now());
+    }
+
+    /// Returns whether leases may have ended because their holders could not renew them: during
+    /// an outage, and for a term after one of more than a third of it. A node that was stopped
+    /// meanwhile does not know.
+    pub(super) fn distrusts_leases(&self, node: usize, term: Duration) -> bool {
+        let state = self.state();
+        let Some((begin, end)) = state.outage else {
+            return false;
+        };
+        let has_slept = state.resumed.get(&node).is_some_and(|at| *at > begin);
+        let is_recent = match end {
+            None => true,
+            Some(end) => end - begin > term / 3 && end.elapsed() < term,
+        };
+        is_recent && !has_slept
     }
 
     /// Returns the number of faults so far.
