@@ -153,7 +153,7 @@ impl Disk {
 
     /// Delays syncs from now on: a power failure undoes the last [`DELAYED`] ones.
     pub fn delay_syncs(&self) {
-        self.state().delayed = Some(VecDeque::new());
+        self.state().delayed.get_or_insert_default();
     }
 
     /// Removes the hook.
