@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What only `src/environment` may call.
+/// The calls that only `src/environment` may make.
 const RESERVED: [&str; 7] = [
     "SystemTime::now()",
     "tokio::spawn(",

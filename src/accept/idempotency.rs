@@ -32,7 +32,9 @@ type FingerprintFn = dyn Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync;
 /// * An answer without an operation ([after](super::AsyncAcceptLayer::after) a time, or [when
 ///   signaled](super::AsyncAcceptLayer::when_signaled)) below 500 is stored and repeated. An
 ///   answer of 500 or above, or a disconnected client, frees the key. A crash frees the key once
-///   its lease has expired.
+///   its lease has expired. If the store does not store the answer [in
+///   time](super::AsyncAcceptLayer::create_timeout), the answer is sent all the same, and the key
+///   stays in use while the store renews its reservation. After that a repetition runs again.
 ///
 /// A key is a structured-field string (RFC 9651, section 3.3.3) of at most 255 characters.
 /// Without known owners a key needs at least 16 characters, since only the key separates

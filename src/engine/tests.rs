@@ -254,7 +254,7 @@ async fn slow_reclaims_return_what_they_have_reclaimed() {
     }
 }
 
-/// The request of the deleted operation would otherwise run for the other one, whoever owns it.
+/// The request of the deleted operation would otherwise run for the other one, also of another owner.
 #[tokio::test(start_paused = true)]
 async fn a_reclaim_of_a_deleted_operation_takes_no_other_operation_of_the_same_id() {
     let (odd, store) = Odd::store();

@@ -10,7 +10,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::writer::{Batch, Job};
+use super::writer_request::{Batch, Job};
 
 /// Passes batches to the thread. The thread ends once this is dropped and all answers are sent.
 /// Without a thread, answers are sent at once.

@@ -18,7 +18,7 @@ use super::{
     error::RedbFault,
     expiring_map::ExpiringEntry,
     rows::{CellParts, CellRow, KeyRow, RowBinding, millis},
-    writer::Transaction,
+    writer_request::Transaction,
 };
 
 /// A key by its scoped name.

@@ -33,7 +33,8 @@ use super::{
     named_file::NamedFile,
     purging::PurgeExpired,
     reading,
-    writer::{self, Started, Transaction, WriterCounters, WriterRequest},
+    writer::{self, Started, WriterCounters},
+    writer_request::{Transaction, WriterRequest},
 };
 
 /// The engine of a [`RedbStore`](super::RedbStore).
@@ -46,7 +47,7 @@ pub struct RedbEngine {
     driver: Driver,
 }
 
-/// What drives the writer, and reads of the file.
+/// The threads or tasks that write and read the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Driver {
     /// Threads of their own, which may wait for the disk.

@@ -167,7 +167,8 @@ impl Medium {
                 let (unfinished, file) = UnfinishedFile::open(path, options)?;
                 let medium = Self::locked(path, file.try_clone()?, cache)?;
                 let Some(unfinished) = unfinished.begin(&file)? else {
-                    // Another process has completed the file meanwhile. This lock would conflict.
+                    // Another process has completed the file. This lock would conflict with the
+                    // next one.
                     drop((medium, file));
                     return Self::file(path, cache);
                 };
@@ -188,7 +189,7 @@ impl Medium {
         let origin = NamedFile::of(path, &file)?;
         let lock = FileLock::new(&file)?;
         let backend = FileBackend::new(file)?;
-        let lock = lock.beside_ranges(&backend)?;
+        let lock = lock.with_range(&backend)?;
         let medium = Self::on(Arc::new(backend), cache);
         Ok(Self {
             origin: Some(origin),

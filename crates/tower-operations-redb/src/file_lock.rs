@@ -37,9 +37,9 @@ impl FileLock {
         }
     }
 
-    /// Locks all bytes of the file besides, until the file is closed. Where that lock would conflict
-    /// with the one of the whole file, as on some network shares, it replaces it.
-    pub(super) fn beside_ranges(self, file: &FileBackend) -> Result<Self, RedbError> {
+    /// Locks all bytes of the file too, until the file is closed. On some network shares the two
+    /// locks would conflict. There the lock of the whole file is released first.
+    pub(super) fn with_range(self, file: &FileBackend) -> Result<Self, RedbError> {
         let byte = Bound::Included(0);
         let lock = match file.query_lock_range(byte, byte) {
             Ok(true) => {

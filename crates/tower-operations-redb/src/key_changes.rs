@@ -17,7 +17,7 @@ use super::{
     error::RedbFault,
     expiring_map::{ExpiringEntry, until},
     rows::{KeyRow, RowBinding, after, millis},
-    writer::Transaction,
+    writer_request::Transaction,
 };
 
 /// The number of expired reservations that each new reservation removes.

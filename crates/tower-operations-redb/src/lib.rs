@@ -25,12 +25,13 @@ pub mod testing;
 mod tests;
 mod unfinished_file;
 mod writer;
+mod writer_request;
 
 use std::{path::Path, sync::Arc};
 
 use tower_operations::engine::EngineStore;
 
-use self::{engine::Driver, file::Medium, writer::WriterRequest};
+use self::{engine::Driver, file::Medium, writer_request::WriterRequest};
 pub use self::{engine::RedbEngine, error::RedbError};
 
 /// Private decoders, for the fuzz targets in `fuzz/`. They are not part of the API.
@@ -102,7 +103,8 @@ impl RedbStore {
     /// Opens the file at `path`, or creates it; 64 MiB of memory hold its pages.
     ///
     /// A new file has the suffix `.unfinished` until its database is complete. An empty file that
-    /// exists is filled in place: if the power fails meanwhile, it has to be deleted.
+    /// exists is filled in place, and has to be deleted if the power fails before the database is
+    /// complete.
     ///
     /// This call reads and writes the file before it returns, so in a running program it
     /// belongs in [`tokio::task::spawn_blocking`]. It takes longer after a crash: about a

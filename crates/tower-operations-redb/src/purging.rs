@@ -9,7 +9,7 @@ use super::{
     error::RedbFault,
     file::parse_id,
     rows::{CellRow, millis},
-    writer::Transaction,
+    writer_request::Transaction,
 };
 
 /// Removes expired cells and keys.

@@ -12,7 +12,7 @@ use std::{
 
 use super::named_file::NamedFile;
 
-/// What is appended to the name of a file until its database is complete.
+/// The suffix of the name of a file until its database is complete.
 const SUFFIX: &str = ".unfinished";
 
 /// The number of bytes by which a redb file is recognized. redb writes them last, and zeros before.

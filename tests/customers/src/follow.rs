@@ -21,8 +21,7 @@ struct ReadVersion {
 }
 
 impl<C: Cluster, L: Log> Customer<C, L> {
-    /// Reads an operation in every way until it has ended, and cancels it meanwhile if
-    /// `cancels`.
+    /// Reads an operation in every way until it has ended. Cancels it before, if `cancels` is set.
     pub async fn follow(&mut self, accepted: &Accepted, cancels: bool) {
         let begun = Instant::now();
         let mut last_read: Option<ReadVersion> = None;

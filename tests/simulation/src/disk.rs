@@ -57,7 +57,7 @@ impl NodeDisk {
         })))
     }
 
-    /// Opens the file for a process. The power may fail meanwhile, and then the file is opened
+    /// Opens the file for a process. If the power fails before the file is open, it is opened
     /// again.
     pub(crate) fn open(&self) -> RedbStore {
         loop {
@@ -112,7 +112,7 @@ impl NodeDisk {
                     let writes = state.random.below(WRITES);
                     state.disk.set_hook(writes, move || {
                         node.state().cut_power();
-                        // Nothing that the process learns from now on leaves it.
+                        // The process answers nobody from now on.
                         tasks.abort();
                         let _ = sender.send(());
                     });
@@ -179,12 +179,12 @@ impl NodeDisk {
 }
 
 impl DiskState {
-    /// Ends the process. What it wrote remains.
+    /// Ends the process. Its writes remain.
     fn kill(&mut self) {
         self.leave(Disk::after_kill(&self.disk));
     }
 
-    /// Cuts the power. Of what was not synced, any part remains.
+    /// Cuts the power. Any of the writes that were not synced may remain.
     fn cut_power(&mut self) {
         self.power_failures += 1;
         let random = &mut self.random;

@@ -6,6 +6,7 @@
 mod database;
 mod invariants;
 mod keys;
+mod leases;
 mod lists;
 mod network;
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub enum Mutant {
     NoticesLost,
     /// The store lets a node reclaim an operation whose lease is valid.
     ReclaimedEarly,
-    /// An outage cuts off renewals alone, so a recovery trusts the store meanwhile.
+    /// An outage cuts off renewals alone, so a recovery trusts the store during the outage.
     RecoveryDuringOutage,
     /// The store says of no lease that it is lost, and sends no notice.
     CancelNotTold,
@@ -56,7 +56,7 @@ pub enum Mutant {
     NoRecovery,
     /// A drain ends a node at once.
     DrainCutsOff,
-    /// The store lets a worker claim what another worker has claimed meanwhile.
+    /// The store lets two workers claim an operation at the same time.
     ClaimedTwice,
     /// The disk of a file answers a sync before it takes effect.
     SyncDelayed,

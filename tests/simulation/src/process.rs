@@ -37,7 +37,7 @@ pub(crate) type App = BoxCloneService<Request<BufferedBody>, Response<AnswerBody
 
 pub(crate) type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
 
-/// What a node does.
+/// The duty of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// It accepts requests, and runs them.
@@ -99,7 +99,7 @@ impl Process {
 /// An application: its drain, its service and its recovery.
 type Application = (Drain, Option<App>, Option<Recovery<AnyStore>>);
 
-/// Returns an application that runs what it accepts.
+/// Returns an application that runs the requests that it accepts.
 fn serve(site: &Site, store: AnyStore, renderer: Renderer) -> Application {
     let operations = configured(site, Operations::new(store));
     let layer = operations.layer().idempotency(keys()).rerun_if(|_| true);
@@ -109,7 +109,7 @@ fn serve(site: &Site, store: AnyStore, renderer: Renderer) -> Application {
     (operations.drain_handle(), Some(app), Some(recovery))
 }
 
-/// Returns an application that puts what it accepts into the queue.
+/// Returns an application that puts accepted requests into the queue.
 fn accept(site: &Site, store: AnyStore, renderer: Renderer) -> Application {
     let operations = Operations::dispatching(store, site.queue.clone());
     let operations = configured(site, operations);

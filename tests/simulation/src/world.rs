@@ -23,7 +23,7 @@ use crate::{
 /// The time after the return of a killed node in which its operations end or are rerun, with a
 /// store of one process.
 const BACK: Duration = Duration::from_secs(1);
-/// The time that an attempt may take besides the time of its run.
+/// The time that an attempt may take in addition to its run.
 const SLACK: Duration = Duration::from_secs(2);
 
 /// The longest time from the end of an operation to the write of the end, by a node that is
@@ -33,7 +33,7 @@ const UNWRITTEN: Duration = Duration::from_secs(10);
 /// The beginning of the message if a customer panics.
 pub const CUSTOMER_PANIC: &str = "a customer does not panic";
 
-/// What a world is made of.
+/// The plan of a world.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     /// The seed of all that is random.
@@ -86,7 +86,7 @@ impl Lifetime {
     };
 }
 
-/// What came of a world.
+/// The outcome of a world.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Outcome {

@@ -13,7 +13,7 @@ CREATE TABLE {operations} (
     -- The order of creation.
     number bigint GENERATED ALWAYS AS IDENTITY,
     version bigint NOT NULL,
-    -- Of the latest holder.
+    -- The fencing token of the latest holder.
     token bigint NOT NULL,
     state text COLLATE "C" NOT NULL,
     owner bytea,
@@ -40,11 +40,11 @@ CREATE TABLE {keys} (
     fingerprint bytea NOT NULL,
     -- 'request', 'operation', 'remains' or 'answer'.
     stands_for text COLLATE "C" NOT NULL,
-    -- Of its reservation.
+    -- The fencing token of its reservation.
     token bigint,
     -- The operation it stands for, as long as that is there.
     operation text COLLATE "C",
-    -- What remains of a forgotten operation, or an early answer.
+    -- The remains of a deleted operation, or a direct answer.
     body bytea,
     -- Null if it stands for an operation: it lives as long as that.
     until timestamptz

@@ -21,12 +21,12 @@ $$;
 UPDATE {operations} SET key = {scope}(owner, key)
 WHERE key IS NOT NULL AND (owner IS NOT NULL OR substr(key, 1, 1) = '\x40'::bytea);
 
--- First what would be in the way of another.
+-- First the names that another name would become.
 UPDATE {keys} SET name = {scope}(owner, name)
 WHERE owner IS NULL AND substr(name, 1, 1) = '\x40'::bytea;
 UPDATE {keys} SET name = {scope}(owner, name) WHERE owner IS NOT NULL;
 
--- What was on its way meanwhile is refused, and tried again by whoever asked.
+-- Writes under way are refused, and their callers retry them.
 ALTER TABLE {keys} ADD CHECK (owner IS NULL OR substr(name, 1, 1) = '\x40'::bytea);
 
 -- These take scoped names now, and are called by them.

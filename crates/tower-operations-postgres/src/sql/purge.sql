@@ -1,4 +1,4 @@
--- What somebody else has locked is left for the next time. Arrays, so that the
+-- Rows that another transaction has locked are left for the next time. Arrays, so that the
 -- plan is by index however many there are.
 WITH expired AS MATERIALIZED (
     SELECT id, key FROM {operations}

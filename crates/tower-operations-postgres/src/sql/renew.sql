@@ -7,7 +7,7 @@ WITH relaxed AS MATERIALIZED (
     UPDATE {operations} AS o SET lease_until = now() + $3 * INTERVAL '1 microsecond'
     FROM held
     WHERE o.id = held.id AND o.token = held.token AND o.expires_at IS NULL
-        -- What was released stays so.
+        -- A released lease stays released.
         AND o.lease_until IS DISTINCT FROM '-infinity'
     RETURNING o.id
 )

@@ -92,8 +92,8 @@ impl Disk {
         })))
     }
 
-    /// Returns the disk after the end of the process: everything that was written is there, and
-    /// what was not synced is lost at a power failure.
+    /// Returns the disk after the end of the process. All writes are there, and a later power
+    /// failure can still lose the writes that were not synced.
     #[must_use]
     pub fn after_kill(&self) -> Self {
         let state = self.state();
@@ -107,7 +107,7 @@ impl Disk {
         })))
     }
 
-    /// Returns the disk after a power failure: of what was not synced, any part may be present.
+    /// Returns the disk after a power failure. Any of the writes that were not synced may be present.
     /// `coin` decides about each sector.
     #[must_use]
     pub fn after_power_cut(&self, mut coin: impl FnMut() -> bool) -> Self {

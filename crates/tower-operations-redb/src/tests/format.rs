@@ -175,7 +175,9 @@ fn engine(disk: &Disk) -> Result<RedbEngine, RedbError> {
 }
 
 async fn close(engine: RedbEngine) {
-    let closed = engine.ask(super::super::writer::WriterRequest::Close).await;
+    let closed = engine
+        .ask(super::super::writer_request::WriterRequest::Close)
+        .await;
     closed.unwrap().unwrap();
 }
 

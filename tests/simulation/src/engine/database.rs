@@ -8,10 +8,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tower_operations::{
     OperationId, Owner, State,
-    engine::{
-        Cell, Inserted, LapsedCell, LeaseChange, NewCell, NextCell, ReclaimFilter, Replaced, Stamp,
-    },
-    store::LeaseHandle,
+    engine::{Cell, Inserted, LeaseChange, NewCell, NextCell, Replaced, Stamp},
 };
 
 use crate::{Mutant, bug::PlantedBug, journal::Journal};
@@ -19,6 +16,7 @@ use crate::{Mutant, bug::PlantedBug, journal::Journal};
 use super::{
     invariants::{Before, Invariants},
     keys::{BoundKey, KeyRows},
+    leases::LeaseRow,
     needs_lapse,
     undone::UndoneChanges,
 };
@@ -78,8 +76,8 @@ pub(super) struct Rows {
     /// Its clock is that of the database.
     journal: Arc<Journal>,
     number: u64,
-    rows: BTreeMap<OperationId, Row>,
-    live: BTreeSet<OperationId>,
+    pub(super) rows: BTreeMap<OperationId, Row>,
+    pub(super) live: BTreeSet<OperationId>,
     /// The operations that have ended, by expiry.
     ended: BTreeSet<(SystemTime, OperationId)>,
     /// The operations of each owner, by number.
@@ -99,17 +97,11 @@ pub(super) struct Row {
     pub(super) owner: Option<Owner>,
     pub(super) key: Option<Arc<str>>,
     pub(super) cell: Cell,
-    request: Option<Bytes>,
-    lease: Option<LeaseRow>,
-    expires_at: Option<SystemTime>,
+    pub(super) request: Option<Bytes>,
+    pub(super) lease: Option<LeaseRow>,
+    pub(super) expires_at: Option<SystemTime>,
     /// The cell before the last change, for bugs.
     pub(super) before: Option<Cell>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct LeaseRow {
-    until: Instant,
-    is_released: bool,
 }
 
 /// Returns the time by the clock of the database.
@@ -118,19 +110,8 @@ pub(super) fn now() -> Instant {
 }
 
 impl Row {
-    /// Returns whether the lease is over at a moment.
-    fn has_lapsed(&self, at: Instant) -> bool {
-        let has_lapsed = |lease: &LeaseRow| lease.is_released || lease.until <= at;
-        self.lease.as_ref().is_some_and(has_lapsed)
-    }
-
     pub(super) fn has_expired(&self, now: SystemTime) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
-    }
-
-    fn is_held_by(&self, held: &LeaseHandle) -> bool {
-        let is_released = self.lease.is_some_and(|lease| lease.is_released);
-        self.stamp.token == held.token && self.expires_at.is_none() && !is_released
     }
 
     fn owner_name(&self) -> Option<Box<str>> {
@@ -141,14 +122,6 @@ impl Row {
 impl Rows {
     pub(super) fn get(&self, id: &OperationId) -> Option<&Row> {
         self.rows.get(id)
-    }
-
-    /// Returns the moment by which a lease has to be over.
-    fn lapsed_by(&self) -> Instant {
-        match self.bug.is(Mutant::ReclaimedEarly) {
-            true => now() + Duration::from_millis(1_500),
-            false => now(),
-        }
     }
 
     /// Returns the wall time by the clock of the database.
@@ -337,64 +310,6 @@ impl Rows {
             && self.keys.is_bound_to(name, id)
         {
             self.keys.unbind(name);
-        }
-    }
-
-    pub(super) fn renew(&mut self, held: &[LeaseHandle], term: Duration) -> Vec<LeaseHandle> {
-        let mut lost = Vec::new();
-        if self.bug.is(Mutant::CancelNotTold) {
-            return lost;
-        }
-        for held in held {
-            match self
-                .rows
-                .get_mut(&held.id)
-                .filter(|row| row.is_held_by(held))
-            {
-                Some(Row {
-                    lease: Some(lease), ..
-                }) => lease.until = now() + term,
-                Some(_) => {}
-                None => lost.push(held.clone()),
-            }
-        }
-        lost
-    }
-
-    pub(super) fn release(&mut self, held: &[LeaseHandle]) {
-        for held in held {
-            let row = self
-                .rows
-                .get_mut(&held.id)
-                .filter(|row| row.is_held_by(held));
-            if let Some(lease) = row.and_then(|row| row.lease.as_mut()) {
-                lease.is_released = true;
-            }
-        }
-    }
-
-    pub(super) fn reclaimable(&self, filter: ReclaimFilter, limit: usize) -> Vec<LapsedCell> {
-        let rows = self.live.iter().map(|id| (id, &self.rows[id]));
-        let is_wanted = |row: &Row| {
-            let is_released = row.lease.is_some_and(|lease| lease.is_released);
-            row.has_lapsed(self.lapsed_by()) && (is_released || filter == ReclaimFilter::Expired)
-        };
-        let mut lapsed: Vec<_> = rows.filter(|(_, row)| is_wanted(row)).collect();
-        lapsed.sort_by_key(|(_, row)| row.lease.map(|lease| lease.until));
-        let cells = lapsed.into_iter().take(limit).map(|(id, row)| {
-            let id = id.to_string().into();
-            LapsedCell::new(id, Ok(row.cell.clone()), row.request.clone())
-        });
-        cells.collect()
-    }
-
-    pub(super) fn defer(&mut self, ids: &[Bytes], until: Instant) {
-        let ids = ids.iter().filter_map(|id| std::str::from_utf8(id).ok());
-        for id in ids.filter_map(|id| id.parse::<OperationId>().ok()) {
-            let row = self.rows.get_mut(&id).filter(|row| row.has_lapsed(now()));
-            if let Some(lease) = row.and_then(|row| row.lease.as_mut()) {
-                (lease.until, lease.is_released) = (until, false);
-            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! What no node may do to an operation, whatever the clients see of it.
+//! Invariants of the store, which the clients may not notice when they break.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +13,7 @@ use tower_operations::{
 
 use super::needs_lapse;
 
-/// The broken invariants, and what is known of the past.
+/// The broken invariants, and the tokens of the past.
 #[derive(Debug)]
 pub(super) struct Invariants {
     /// The largest error of the clock of a node.
@@ -81,7 +81,7 @@ impl Invariants {
         self.unless(!has_ended, || format!("{id}: deleted while it was live"));
     }
 
-    /// Checks the deletion of what has expired, by a purge or by a new operation of the same id.
+    /// Checks the deletion of an expired operation, by a purge or by a new operation of the same id.
     pub(super) fn purged(
         &mut self,
         id: &OperationId,

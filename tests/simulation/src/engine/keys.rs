@@ -40,7 +40,7 @@ struct KeyRow {
 #[derive(Debug)]
 pub(super) enum BoundKey {
     Operation(OperationId),
-    /// What remains of a deleted operation.
+    /// The remains of a deleted operation.
     Remains(Bytes),
     /// An early answer, stored by the holder of this token.
     Answer(Bytes, FencingToken),

@@ -155,7 +155,7 @@ impl Network {
 
     /// Returns whether leases may have ended because their holders could not renew them: during
     /// an outage, and for a term after one of more than a third of it. A node that was stopped
-    /// meanwhile does not know.
+    /// during the outage does not notice it.
     pub(super) fn distrusts_leases(&self, node: usize, term: Duration) -> bool {
         let state = self.state();
         let Some((begin, end)) = state.outage else {
