@@ -420,6 +420,12 @@ async fn a_second_signal_exits_at_once() {
     assert_eq!(status.code(), Some(1));
 }
 
+/// Runs a server that must not start, whatever listens at the default address.
+async fn run_anywhere(arguments: &[&str]) -> std::process::Output {
+    let arguments = [&["--listen", "127.0.0.1:0"], arguments].concat();
+    run("server", &arguments).await
+}
+
 #[tokio::test]
 async fn unknown_arguments_are_refused() {
     for (flag, value) in [
@@ -451,12 +457,12 @@ async fn unknown_arguments_are_refused() {
         ("--result-limit", "1.5"),
     ] {
         let argument = format!("{flag}={value}");
-        let ended = run("server", &[&argument]).await;
+        let ended = run_anywhere(&[&argument]).await;
         let errors = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(2), "{argument}: {errors}");
         assert!(errors.contains(flag), "{argument}: {errors}");
     }
-    let ended = run("server", &["--surprise"]).await;
+    let ended = run_anywhere(&["--surprise"]).await;
     assert_eq!(ended.status.code(), Some(2));
 }
 
@@ -504,7 +510,7 @@ async fn an_address_in_use_is_an_error() {
 
 #[tokio::test]
 async fn an_unavailable_store_is_an_error_with_its_cause() {
-    let ended = run("server", &["--store", "redb:/nowhere/operations.redb"]).await;
+    let ended = run_anywhere(&["--store", "redb:/nowhere/operations.redb"]).await;
     assert_eq!(ended.status.code(), Some(1));
     let errors = String::from_utf8_lossy(&ended.stderr);
     let line = errors.lines().last().unwrap();
