@@ -83,7 +83,7 @@ struct Title {
     unborn: usize,
 }
 
-/// The maximum number of operations recorded for one title.
+/// The maximum number of operations recorded for a title, and of direct answers for a key.
 const REMEMBERED: usize = 8;
 
 impl KeyRecords {
@@ -137,10 +137,7 @@ impl KeyRecords {
                 used
             }
         };
-        let interval = Interval {
-            begin: call.begin,
-            end: call.end,
-        };
+        let interval = call.reading();
         match &call.answer {
             CallAnswer::Accepted { operation } => {
                 match &used.operation {
