@@ -229,7 +229,8 @@ impl Dialect for Plain {
 /// Returns the JSON of the operation, with its links.
 fn text(operation: &OperationView<'_>, context: &Context<'_>) -> Result<Vec<u8>, ApiError> {
     let links = match has_result(operation) {
-        true => LINKS.len() + context.urls.length() + LINKS_END.len(),
+        // The end of the JSON is replaced.
+        true => LINKS.len() + context.urls.length() + LINKS_END.len() - 1,
         false => 0,
     };
     let text = operation.json(context.inline_limit, links);

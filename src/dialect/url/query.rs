@@ -6,7 +6,7 @@ use crate::dialect::ApiError;
 
 /// Returns the names of all parameters, decoded, without those that are encoded badly.
 pub(crate) fn names(query: Option<&str>) -> impl Iterator<Item = Cow<'_, str>> {
-    let pairs = query.unwrap_or_default().split('&');
+    let pairs = query.into_iter().flat_map(|query| query.split('&'));
     pairs.filter_map(|pair| decode(pair.split_once('=').map_or(pair, |(name, _)| name)).ok())
 }
 
@@ -16,7 +16,7 @@ pub(crate) fn values<'a>(
     query: Option<&'a str>,
     name: &str,
 ) -> impl Iterator<Item = Result<Cow<'a, str>, MalformedParameter<'a>>> {
-    let pairs = query.unwrap_or_default().split('&');
+    let pairs = query.into_iter().flat_map(|query| query.split('&'));
     pairs.filter_map(move |pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let is_it = decode(key).is_ok_and(|key| key == name);
