@@ -20,8 +20,8 @@ use tower_operations::{
         Replay, Urls,
     },
     store::{
-        Created, FencingToken, List, ListQuery, NewOperation, Page, Record, Repository, Store,
-        StoreError, Version, Watch, Written,
+        Created, FencingToken, List, ListQuery, NewOperation, Page, Record, Repository, Stamp,
+        Store, StoreError, Version, Watch, Written,
     },
 };
 
@@ -101,18 +101,18 @@ impl Repository for FixedStore {
     async fn force_finish(
         &self,
         id: &OperationId,
-        version: Version,
+        expected: Stamp,
         outcome: Outcome<RecordedResponse>,
     ) -> Answer<Written<RecordedResponse>> {
         use tower_operations::store::Step;
         let record = &self.0[&id.to_string()];
-        match record.force_finished(version, outcome, at(9), DAY) {
+        match record.force_finished(expected, outcome, at(9), DAY) {
             Step::Next(next) => Ok(Written::Done(next)),
             Step::Done | Step::Lost => Ok(Written::Lost(record.clone())),
         }
     }
 
-    async fn delete(&self, id: &OperationId, _: Version) -> Answer<Written<RecordedResponse>> {
+    async fn delete(&self, id: &OperationId, _: Stamp) -> Answer<Written<RecordedResponse>> {
         Ok(Written::Done(self.0[&id.to_string()].clone()))
     }
 }

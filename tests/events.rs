@@ -460,8 +460,8 @@ async fn a_deleted_or_expired_operation_ends_the_stream() {
         match is_deleted {
             true => {
                 let record = store.get(&operation.id).await.unwrap().unwrap();
-                let version = record.version().unwrap();
-                assert_written(store.delete(&operation.id, version).await);
+                let stamp = record.stamp().unwrap();
+                assert_written(store.delete(&operation.id, stamp).await);
             }
             false => tokio::time::advance(Duration::from_secs(61)).await,
         }

@@ -279,7 +279,7 @@ async fn every_accepted_operation_ends_exactly_once_and_nothing_leaks() {
     let canceled_before_start = observed.iter().map(|(id, _)| id.clone());
     for id in ids.into_iter().chain(canceled_before_start) {
         if let Some(record) = store.get(&id).await.unwrap() {
-            let deleted = store.delete(&id, record.version().unwrap()).await.unwrap();
+            let deleted = store.delete(&id, record.stamp().unwrap()).await.unwrap();
             assert!(matches!(deleted, Written::Done(_)));
         }
     }

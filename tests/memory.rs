@@ -370,7 +370,7 @@ async fn a_key_outlives_its_deleted_operation_until_the_expiry() {
     let store = MemoryStore::new().ttl(HOUR);
     let record = create_ended(&store, new_operation(1).with_key(key("k"))).await;
     let id = record.operation().id();
-    let deleted = store.delete(id, record.version().unwrap()).await.unwrap();
+    let deleted = store.delete(id, record.stamp().unwrap()).await.unwrap();
     assert!(matches!(deleted, Written::Done(_)));
     assert!(!exists(&store, &record).await);
 
@@ -517,7 +517,7 @@ async fn waiters_are_counted_until_they_end() {
     assert_eq!(store.waiters(), 1);
     let since = Instant::now();
     store
-        .delete(record.operation().id(), finished.version().unwrap())
+        .delete(record.operation().id(), finished.stamp().unwrap())
         .await
         .unwrap();
     assert_eq!(waiter.await.unwrap(), None);
@@ -552,11 +552,14 @@ async fn a_wait_ends_at_once_when_its_operation_is_purged_evicted_or_replaced() 
         assert_eq!(found.is_some(), removal == 2, "{removal}");
         for number in [1, 2] {
             let id = new_operation(number).id;
-            store
-                .force_finish(&id, Version::FIRST, Outcome::Canceled)
-                .await
-                .unwrap();
-            store.delete(&id, Version::FIRST.next()).await.unwrap();
+            let Some(record) = store.get(&id).await.unwrap() else {
+                continue;
+            };
+            let canceled = store.force_finish(&id, record.stamp().unwrap(), Outcome::Canceled);
+            let Written::Done(record) = canceled.await.unwrap() else {
+                panic!("no other writer changes the operation");
+            };
+            store.delete(&id, record.stamp().unwrap()).await.unwrap();
         }
         assert_eq!((store.len(), store.waiters()), (0, 0));
     }
@@ -841,9 +844,9 @@ async fn perform(store: &MemoryStore, act: Act) {
         }
         Act::Cancel { id } => {
             if let Some(record) = find(id).await {
-                let (id, version) = (act_id(id), record.version().unwrap());
+                let (id, stamp) = (act_id(id), record.stamp().unwrap());
                 store
-                    .force_finish(&id, version, Outcome::Canceled)
+                    .force_finish(&id, stamp, Outcome::Canceled)
                     .await
                     .unwrap();
             }
@@ -851,7 +854,7 @@ async fn perform(store: &MemoryStore, act: Act) {
         Act::Delete { id } => {
             if let Some(record) = find(id).await {
                 store
-                    .delete(&act_id(id), record.version().unwrap())
+                    .delete(&act_id(id), record.stamp().unwrap())
                     .await
                     .unwrap();
             }
@@ -1019,16 +1022,16 @@ async fn the_accounting_is_right_after_concurrent_calls() {
                         }
                         5 => {
                             if let Some(record) = store.get(&id).await.unwrap() {
-                                let version = record.version().unwrap();
+                                let stamp = record.stamp().unwrap();
                                 store
-                                    .force_finish(&id, version, Outcome::Canceled)
+                                    .force_finish(&id, stamp, Outcome::Canceled)
                                     .await
                                     .unwrap();
                             }
                         }
                         6 => {
                             if let Some(record) = store.get(&id).await.unwrap() {
-                                store.delete(&id, record.version().unwrap()).await.unwrap();
+                                store.delete(&id, record.stamp().unwrap()).await.unwrap();
                             }
                         }
                         7 => {
@@ -1052,13 +1055,13 @@ async fn the_accounting_is_right_after_concurrent_calls() {
         let id = new_operation(number).id;
         // The operation may end or expire in between.
         while let Some(record) = store.get(&id).await.unwrap() {
-            let version = record.version().unwrap();
-            store
-                .force_finish(&id, version, Outcome::Canceled)
-                .await
-                .unwrap();
-            store.delete(&id, version.next()).await.unwrap();
-            store.delete(&id, version).await.unwrap();
+            let stamp = record.stamp().unwrap();
+            let canceled = store.force_finish(&id, stamp, Outcome::Canceled);
+            let ended = match canceled.await.unwrap() {
+                Written::Done(record) | Written::Lost(record) => record,
+                Written::Gone => break,
+            };
+            store.delete(&id, ended.stamp().unwrap()).await.unwrap();
         }
     }
     // The keys of deleted operations live until the expiry.
@@ -1213,7 +1216,7 @@ async fn leave_keys(store: &MemoryStore, owner: &str, count: usize) {
             .with_owner(owner.clone())
             .with_key(IdempotencyKey::new(owner, format!("key {number}"), [1; 32]));
         let record = create_ended(store, new).await;
-        let deleted = store.delete(record.operation().id(), record.version().unwrap());
+        let deleted = store.delete(record.operation().id(), record.stamp().unwrap());
         assert!(matches!(deleted.await.unwrap(), Written::Done(_)));
     }
 }

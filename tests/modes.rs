@@ -692,8 +692,8 @@ async fn a_cancel_right_after_the_create_stops_a_held_call() {
             if is_second {
                 let found = memory.list(&ListQuery::new(None, 1)).await.unwrap();
                 let record = &found.records[0];
-                let (id, version) = (record.operation().id(), record.version().unwrap());
-                let canceled = memory.force_finish(id, version, Outcome::Canceled).await;
+                let (id, stamp) = (record.operation().id(), record.stamp().unwrap());
+                let canceled = memory.force_finish(id, stamp, Outcome::Canceled).await;
                 assert!(matches!(canceled, Ok(Written::Done(_))));
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }

@@ -475,14 +475,91 @@ async fn an_event_stream_ends_when_its_id_passes_to_another_owner() {
     let mut next = std::pin::pin!(stream.frame());
     assert!(poll_once(next.as_mut()).is_none());
 
-    let version = record.version().unwrap();
-    let canceled = store.force_finish(&id, version, Outcome::Canceled).await;
+    let stamp = record.stamp().unwrap();
+    let canceled = store.force_finish(&id, stamp, Outcome::Canceled).await;
     let Written::Done(record) = canceled.unwrap() else {
         panic!("no other writer changes the operation");
     };
-    store.delete(&id, record.version().unwrap()).await.unwrap();
+    store.delete(&id, record.stamp().unwrap()).await.unwrap();
     create("bob").await;
     assert!(next.await.is_none(), "bob's operation was shown to ada");
+}
+
+/// Between the read and the write of ada's request, another client of hers deletes the operation
+/// and bob uses its id. His operation is at the same version then.
+#[tokio::test]
+async fn a_request_to_end_an_operation_does_not_hit_a_later_one_with_its_id() {
+    for (call, expected) in [
+        (Call::ForceFinish, StatusCode::NOT_FOUND),
+        (Call::Delete, StatusCode::PRECONDITION_FAILED),
+    ] {
+        let memory = MemoryStore::new();
+        let id: OperationId = "invoice-2026-11".parse().unwrap();
+        let has_ended = call == Call::Delete;
+        create_for("ada", &memory, &id, has_ended).await;
+        let asks = Arc::new(AtomicUsize::new(0));
+        let hook = {
+            let (memory, id) = (memory.clone(), id.clone());
+            move |called, when| {
+                let is_first =
+                    (called, when) == (call, When::Before) && asks.fetch_add(1, SeqCst) == 0;
+                let (memory, id) = (memory.clone(), id.clone());
+                async move {
+                    if is_first {
+                        delete_whatever_it_is(&memory, &id).await;
+                        create_for("bob", &memory, &id, has_ended).await;
+                    }
+                    Ok(())
+                }
+            }
+        };
+        let polls = Operations::new(Hooked::new(memory.clone(), hook))
+            .owner(header_owner)
+            .poll_service();
+        let seen = with_user(Some("ada"), Request::get(format!("/{id}")));
+        let etag = Answer::fetch(&polls, seen).await.headers["etag"].clone();
+        let mut request = with_user(Some("ada"), Request::delete(format!("/{id}")));
+        if has_ended {
+            request = request.header("if-match", etag);
+        }
+        assert_eq!(
+            Answer::fetch(&polls, request).await.status,
+            expected,
+            "{call:?}"
+        );
+        let found = memory
+            .get(&id)
+            .await
+            .unwrap()
+            .expect("bob's operation exists");
+        assert_eq!(found.owner(), Some(&Owner::new("bob")), "{call:?}");
+        assert_eq!(
+            found.operation().state().is_terminal(),
+            has_ended,
+            "{call:?}"
+        );
+    }
+}
+
+/// Creates an operation of an owner, which has already ended if `has_ended`.
+async fn create_for(owner: &str, store: &MemoryStore, id: &OperationId, has_ended: bool) {
+    let new = NewOperation::new(id.clone()).with_owner(Some(Owner::new(owner)));
+    let Created::New(record) = store.create(new).await.unwrap() else {
+        panic!("the id is free");
+    };
+    if has_ended {
+        let ended = store.finish(id, record.token(), Outcome::Succeeded(None), None);
+        assert!(matches!(ended.await, Ok(Written::Done(_))));
+    }
+}
+
+/// Cancels an operation if it is live, and deletes it.
+async fn delete_whatever_it_is(store: &MemoryStore, id: &OperationId) {
+    let stamp = async || store.get(id).await.unwrap().unwrap().stamp().unwrap();
+    let canceled = store.force_finish(id, stamp().await, Outcome::Canceled);
+    canceled.await.unwrap();
+    let deleted = store.delete(id, stamp().await).await;
+    assert!(matches!(deleted, Ok(Written::Done(_))));
 }
 
 /// Polls once. Returns the output if it is ready.

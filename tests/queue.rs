@@ -112,8 +112,8 @@ async fn an_operation_canceled_in_the_queue_never_starts() {
     let (store, runs) = (MemoryStore::new(), Runs::default());
     let (id, bytes) = create_with_message(&store).await;
     let record = store.get(&id).await.unwrap().unwrap();
-    let version = record.version().unwrap();
-    let write = store.force_finish(&id, version, Outcome::Canceled).await;
+    let stamp = record.stamp().unwrap();
+    let write = store.force_finish(&id, stamp, Outcome::Canceled).await;
     assert!(matches!(write, Ok(Written::Done(_))));
     let outcome = worker!(store.clone(), runs, 0)
         .oneshot(message(&bytes))
@@ -133,9 +133,9 @@ async fn a_cancel_reaches_the_worker() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let record = store.get(&id).await.unwrap().unwrap();
     assert_eq!(record.operation().state(), State::Running);
-    let (version, start) = (record.version().unwrap(), Instant::now());
+    let (stamp, start) = (record.stamp().unwrap(), Instant::now());
     store
-        .force_finish(&id, version, Outcome::Canceled)
+        .force_finish(&id, stamp, Outcome::Canceled)
         .await
         .unwrap();
     assert_eq!(run_task.await.unwrap().unwrap(), RunOutcome::Refused);
@@ -846,11 +846,11 @@ async fn an_operation_canceled_or_deleted_just_before_its_start_never_runs() {
                 if (call, when) != (Call::Start, When::Before) {
                     return Ok(());
                 }
-                let version = async || memory.get(&id).await.unwrap().unwrap().version().unwrap();
-                let before = version().await;
+                let stamp = async || memory.get(&id).await.unwrap().unwrap().stamp().unwrap();
+                let before = stamp().await;
                 memory.force_finish(&id, before, Outcome::Canceled).await?;
                 if is_deleted {
-                    memory.delete(&id, version().await).await?;
+                    memory.delete(&id, stamp().await).await?;
                 }
                 Ok(())
             }

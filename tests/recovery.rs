@@ -745,7 +745,7 @@ async fn a_cancel_during_a_rerun_wins() {
     }
     let record = memory.get(&id).await.unwrap().unwrap();
     let outcome = tower_operations::Outcome::Canceled;
-    let canceled = memory.force_finish(&id, record.version().unwrap(), outcome);
+    let canceled = memory.force_finish(&id, record.stamp().unwrap(), outcome);
     assert!(matches!(canceled.await.unwrap(), Written::Done(_)));
     let start = Instant::now();
     assert!(second.drain.drain(TERM).await.is_clean());

@@ -289,18 +289,18 @@ async fn a_cancel_fires_the_token_and_drops_the_call_after_the_grace() {
         .wait_for(&id, |operation| operation.state() == State::Running)
         .await;
     assert_eq!(running.state(), State::Running);
-    let version = setup
+    let stamp = setup
         .store
         .get(&id)
         .await
         .unwrap()
         .unwrap()
-        .version()
+        .stamp()
         .unwrap();
     let at = Instant::now();
     let write = setup
         .store
-        .force_finish(&id, version, Outcome::Canceled)
+        .force_finish(&id, stamp, Outcome::Canceled)
         .await
         .unwrap();
     assert!(matches!(write, Written::Done(_)));
@@ -395,10 +395,10 @@ async fn a_worker_without_a_layer_gets_a_cancel_at_once() {
     let running = store
         .changed(id, record.version().unwrap(), Duration::from_secs(9))
         .await;
-    let version = running.unwrap().unwrap().version().unwrap();
+    let stamp = running.unwrap().unwrap().stamp().unwrap();
     let at = Instant::now();
     store
-        .force_finish(id, version, Outcome::Canceled)
+        .force_finish(id, stamp, Outcome::Canceled)
         .await
         .unwrap();
     assert_eq!(run.await.unwrap().unwrap(), RunOutcome::Refused);
@@ -492,10 +492,10 @@ async fn a_handler_that_panics_when_it_is_dropped_leaves_an_operation_that_ended
     let setup = Setup::new(MemoryStore::new());
     let id = setup.accept(hang_with_a_guard).await;
     tokio::task::yield_now().await;
-    let version = setup.store.get(&id).await.unwrap().unwrap().version();
+    let stamp = setup.store.get(&id).await.unwrap().unwrap().stamp();
     let canceled = setup
         .store
-        .force_finish(&id, version.unwrap(), Outcome::Canceled);
+        .force_finish(&id, stamp.unwrap(), Outcome::Canceled);
     assert!(matches!(canceled.await.unwrap(), Written::Done(_)));
     let report = setup.drain.drain(Duration::from_secs(60)).await;
     assert!(report.is_clean(), "{report:?}");
@@ -604,17 +604,17 @@ async fn a_canceled_run_in_its_grace_is_neither_interrupted_nor_unrecorded() {
     setup
         .wait_for(&id, |operation| operation.state() == State::Running)
         .await;
-    let version = setup
+    let stamp = setup
         .store
         .get(&id)
         .await
         .unwrap()
         .unwrap()
-        .version()
+        .stamp()
         .unwrap();
     setup
         .store
-        .force_finish(&id, version, Outcome::Canceled)
+        .force_finish(&id, stamp, Outcome::Canceled)
         .await
         .unwrap();
     let report = setup.drain.drain(Duration::from_secs(90)).await;
@@ -701,8 +701,8 @@ async fn a_canceled_run_stops_soon_though_the_store_does_not_answer_at_first() {
     let running = setup.wait_for(&id, |operation| operation.state() == State::Running);
     running.await;
     canceled.store(true, SeqCst);
-    let version = store.get(&id).await.unwrap().unwrap().version().unwrap();
-    let cancel = store.inner.force_finish(&id, version, Outcome::Canceled);
+    let stamp = store.get(&id).await.unwrap().unwrap().stamp().unwrap();
+    let cancel = store.inner.force_finish(&id, stamp, Outcome::Canceled);
     cancel.await.unwrap();
     // Without the repetitions, the next renewal comes after a third of 30 seconds.
     let stops = tokio::time::timeout(Duration::from_secs(1), stops).await;
@@ -727,8 +727,8 @@ async fn a_revocation_during_the_last_renewal_of_a_round_is_not_forgotten() {
             let renewal = counted.fetch_add(1, SeqCst);
             if renewal == 0 {
                 let record = store.get(&id).await?.unwrap();
-                let version = record.version().unwrap();
-                store.force_finish(&id, version, Outcome::Canceled).await?;
+                let stamp = record.stamp().unwrap();
+                store.force_finish(&id, stamp, Outcome::Canceled).await?;
             }
             match renewal {
                 0 | 1 => Err(StoreError::unavailable("the answer was lost")),
@@ -758,7 +758,7 @@ async fn revoke_unrelated(store: &MemoryStore, node: &NodeId) {
     };
     let id = record.operation().id();
     store
-        .force_finish(id, record.version().unwrap(), Outcome::Canceled)
+        .force_finish(id, record.stamp().unwrap(), Outcome::Canceled)
         .await
         .unwrap();
 }

@@ -105,8 +105,8 @@ async fn assert_renewed_for(store: &MemoryStore, time: Duration) {
 
 async fn cancel(store: &MemoryStore, id: &OperationId) {
     let record = store.get(id).await.unwrap().unwrap();
-    let version = record.version().unwrap();
-    let canceled = store.force_finish(id, version, Outcome::Canceled);
+    let stamp = record.stamp().unwrap();
+    let canceled = store.force_finish(id, stamp, Outcome::Canceled);
     canceled.await.unwrap();
 }
 

@@ -89,12 +89,12 @@ fn id() -> OperationId {
 /// Cancels the operation and deletes it, as a client does.
 async fn cancel_and_delete<S: Repository>(store: &S, id: &OperationId) {
     let record = store.get(id).await.unwrap().unwrap();
-    let version = record.version().unwrap();
-    let write = store.force_finish(id, version, Outcome::Canceled).await;
+    let stamp = record.stamp().unwrap();
+    let write = store.force_finish(id, stamp, Outcome::Canceled).await;
     let Ok(Written::Done(record)) = write else {
         panic!("{:?}", write.map(|_| "lost"));
     };
-    let deleted = store.delete(id, record.version().unwrap()).await;
+    let deleted = store.delete(id, record.stamp().unwrap()).await;
     assert!(matches!(deleted, Ok(Written::Done(_))));
 }
 
@@ -309,8 +309,8 @@ async fn the_newer_operation_of_an_id_is_renewed_and_canceled_independently() {
     }
     assert!(runs.iter().all(|run| !run.is_finished()));
     let record = store.get(&id()).await.unwrap().unwrap();
-    let version = record.version().unwrap();
-    let canceled = store.force_finish(&id(), version, Outcome::Canceled).await;
+    let stamp = record.stamp().unwrap();
+    let canceled = store.force_finish(&id(), stamp, Outcome::Canceled).await;
     assert!(matches!(canceled, Ok(Written::Done(_))));
     for run in runs {
         assert_eq!(run.await.unwrap().unwrap(), RunOutcome::Refused);

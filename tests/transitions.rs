@@ -7,7 +7,7 @@ use http::StatusCode;
 use proptest::prelude::*;
 use tower_operations::{
     Failure, InvalidTransition, Operation, OperationId, Outcome, Problem, Progress, State, Status,
-    store::{FencingToken, LeaseConfig, NewOperation, NodeId, Owner, Record, Step, Version},
+    store::{FencingToken, LeaseConfig, NewOperation, NodeId, Owner, Record, Stamp, Step, Version},
 };
 
 /// All permitted transitions.
@@ -500,8 +500,8 @@ proptest! {
                 }
                 Write::ForceFinish { version, outcome } => {
                     let version = model.version(version);
-                    let expected_version = Version::from_number(version).unwrap();
-                    let step = record.force_finished(expected_version, outcome.clone(), now, TTL);
+                    let expected = Stamp::new(Version::from_number(version).unwrap(), record.token());
+                    let step = record.force_finished(expected, outcome.clone(), now, TTL);
                     (step, model.force_finish(version, outcome, now))
                 }
                 Write::Reclaim { node: number } => {
@@ -587,7 +587,8 @@ proptest! {
 fn a_record_without_a_version_is_not_force_finished() {
     let operation = Operation::<u32>::new(OperationId::new());
     let record = Record::unversioned(operation);
-    let step = record.force_finished(Version::FIRST, Outcome::Canceled, at(1), TTL);
+    let first = Stamp::new(Version::FIRST, record.token());
+    let step = record.force_finished(first, Outcome::Canceled, at(1), TTL);
     assert!(matches!(step, Step::Lost));
 }
 

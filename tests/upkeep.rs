@@ -180,11 +180,11 @@ async fn a_canceled_and_deleted_operation_is_not_logged_as_an_error() {
     let id = accept(&store, &end).await;
     sleep(TERM).await;
     let record = store.get(&id).await.unwrap().unwrap();
-    let canceled = store.force_finish(&id, record.version().unwrap(), Outcome::Canceled);
+    let canceled = store.force_finish(&id, record.stamp().unwrap(), Outcome::Canceled);
     let Written::Done(record) = canceled.await.unwrap() else {
         panic!("no other writer changes the operation");
     };
-    let deleted = store.delete(&id, record.version().unwrap()).await.unwrap();
+    let deleted = store.delete(&id, record.stamp().unwrap()).await.unwrap();
     assert!(matches!(deleted, Written::Done(_)));
     sleep(2 * TERM).await;
     assert!(log.take().is_empty());

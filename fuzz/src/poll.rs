@@ -282,9 +282,9 @@ impl Operation {
                 store.report(&id, token, progress).await.unwrap();
             }
             Status::Ended(Outcome::Canceled) => {
-                let version = record.version().unwrap();
+                let stamp = record.stamp().unwrap();
                 store
-                    .force_finish(&id, version, Outcome::Canceled)
+                    .force_finish(&id, stamp, Outcome::Canceled)
                     .await
                     .unwrap();
             }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{KeyCell, record_head};
 use crate::{
     operation::{OperationId, State, Stored},
-    store::{FencingToken, IdempotencyKey, NodeId, Owner, Record, StoreResult, Version},
+    store::{FencingToken, IdempotencyKey, NodeId, Owner, Record, Stamp, StoreResult},
 };
 
 /// The reader on whose behalf a cell is read.
@@ -68,25 +68,6 @@ impl Cell {
     /// or are a record of a later release.
     pub fn decode<T: Stored>(self) -> StoreResult<Record<T>> {
         record_head::decode(self)
-    }
-}
-
-/// The identity of a cell: an operation at one version of one holder. No two cells of an id ever
-/// have the same stamp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stamp {
-    /// The version.
-    pub version: Version,
-    /// The token of the latest holder.
-    pub token: FencingToken,
-}
-
-impl Stamp {
-    /// Returns the stamp of this version and token.
-    #[must_use]
-    pub fn new(version: Version, token: FencingToken) -> Self {
-        Self { version, token }
     }
 }
 

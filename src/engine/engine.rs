@@ -9,11 +9,11 @@ use bytes::Bytes;
 
 use super::{
     Cell, CellQuery, CellReader, Inserted, KeyCell, LapsedCell, ListedCell, NewCell, NextCell,
-    Notice, ReclaimFilter, Replaced, Stamp,
+    Notice, ReclaimFilter, Replaced,
 };
 use crate::{
     operation::OperationId,
-    store::{FencingToken, Health, IdempotencyKey, LeaseHandle, StoreError, StoreResult},
+    store::{FencingToken, Health, IdempotencyKey, LeaseHandle, Stamp, StoreError, StoreResult},
 };
 
 /// A storage of [cells](Cell), which knows nothing of states and steps.

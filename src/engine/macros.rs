@@ -69,8 +69,8 @@ macro_rules! engine_store {
                 store::{
                     Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease,
                     LeaseConfig, LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page,
-                    Purge, Reclaimed, Record, Repository, Reservation, Store, StoreError, Version,
-                    Watch, Written,
+                    Purge, Reclaimed, Record, Repository, Reservation, Stamp, Store, StoreError,
+                    Version, Watch, Written,
                 },
             };
 
@@ -119,10 +119,10 @@ macro_rules! engine_store {
                         progress: Option<Progress>
                     ) -> Result<Written<T>, StoreError>;
                     fn force_finish(
-                        id: &OperationId, version: Version, outcome: Outcome<T>
+                        id: &OperationId, expected: Stamp, outcome: Outcome<T>
                     ) -> Result<Written<T>, StoreError>;
                     fn delete(
-                        id: &OperationId, version: Version
+                        id: &OperationId, expected: Stamp
                     ) -> Result<Written<T>, StoreError>;
                 }
             }

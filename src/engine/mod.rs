@@ -61,7 +61,7 @@ mod writing;
 
 pub use cell::{
     Cell, CellReader, Inserted, LapsedCell, LeaseChange, NewCell, NextCell, Notice, ReclaimFilter,
-    Replaced, Stamp,
+    Replaced,
 };
 pub use engine::{Engine, EngineKeys, EngineList};
 use engine_store::EngineShared;

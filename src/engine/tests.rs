@@ -17,13 +17,13 @@ use tower::{Layer, ServiceExt, service_fn};
 
 use super::{
     Cell, CellReader, Engine, EngineStore, Inserted, LapsedCell, NewCell, NextCell, Notice,
-    ReclaimFilter, Replaced, Stamp,
+    ReclaimFilter, Replaced,
 };
 use crate::{
     AsyncAcceptLayer, RequestBody,
     operation::{BufferedBody, FailureKind, OperationId, Outcome, State},
     store::{
-        Created, Health, Lease, LeaseConfig, LeaseHandle, NewOperation, Repository, Store,
+        Created, Health, Lease, LeaseConfig, LeaseHandle, NewOperation, Repository, Stamp, Store,
         StoreError, Version, Watch,
     },
 };
@@ -179,18 +179,19 @@ impl Engine for Odd {
 
 const SECOND: Duration = Duration::from_secs(1);
 
-async fn create(store: &EngineStore<Odd>) -> OperationId {
+/// Creates an operation. Returns its id and its stamp.
+async fn create(store: &EngineStore<Odd>) -> (OperationId, Stamp) {
     let new = NewOperation::new(OperationId::new()).with_lease(LeaseConfig::default());
     let Created::New(record) = store.create(new).await.unwrap() else {
         panic!("the id is new");
     };
-    record.operation().id().clone()
+    (record.operation().id().clone(), record.stamp().unwrap())
 }
 
 #[tokio::test(start_paused = true)]
 async fn changes_are_announced_if_their_caller_is_dropped() {
     let (odd, store) = Odd::store();
-    let id = create(&store).await;
+    let (id, stamp) = create(&store).await;
     odd.takes(5 * SECOND);
     let watching = tokio::spawn({
         let (store, id) = (store.clone(), id.clone());
@@ -198,7 +199,7 @@ async fn changes_are_announced_if_their_caller_is_dropped() {
     });
     tokio::task::yield_now().await;
     // A client disconnects like this while its cancellation is in progress.
-    let cancel = store.force_finish(&id, Version::FIRST, Outcome::Canceled);
+    let cancel = store.force_finish(&id, stamp, Outcome::Canceled);
     assert!(timeout(SECOND, cancel).await.is_err());
     let seen = timeout(10 * SECOND, watching).await.expect("it is woken");
     let record = seen.unwrap().unwrap().unwrap();
@@ -214,7 +215,7 @@ async fn changes_are_announced_if_their_caller_is_dropped() {
         async move { store.changed(&id, version, 3600 * SECOND).await }
     });
     tokio::task::yield_now().await;
-    let forget = store.delete(&id, record.version().unwrap());
+    let forget = store.delete(&id, record.stamp().unwrap());
     assert!(timeout(SECOND, forget).await.is_err());
     let seen = timeout(10 * SECOND, watching).await.expect("it is woken");
     assert!(seen.unwrap().unwrap().is_none());
@@ -223,14 +224,14 @@ async fn changes_are_announced_if_their_caller_is_dropped() {
 #[tokio::test(start_paused = true)]
 async fn changes_are_announced_if_their_answer_is_lost() {
     let (odd, store) = Odd::store();
-    let id = create(&store).await;
+    let (id, stamp) = create(&store).await;
     odd.0.loses_answers.store(true, SeqCst);
     let watching = tokio::spawn({
         let (store, id) = (store.clone(), id.clone());
         async move { store.changed(&id, Version::FIRST, 3600 * SECOND).await }
     });
     tokio::task::yield_now().await;
-    let cancel = store.force_finish(&id, Version::FIRST, Outcome::Canceled);
+    let cancel = store.force_finish(&id, stamp, Outcome::Canceled);
     assert!(cancel.await.unwrap_err().is_transient());
     let seen = timeout(SECOND, watching).await.expect("it is woken");
     let record = seen.unwrap().unwrap().unwrap();
@@ -258,7 +259,7 @@ async fn slow_reclaims_return_what_they_have_reclaimed() {
 #[tokio::test(start_paused = true)]
 async fn a_reclaim_of_a_deleted_operation_takes_no_other_operation_of_the_same_id() {
     let (odd, store) = Odd::store();
-    let id = create(&store).await;
+    let (id, _) = create(&store).await;
     odd.takes(SECOND);
     let lease = LeaseConfig::default();
     let reclaiming = tokio::spawn({
@@ -284,7 +285,7 @@ async fn operations_that_cannot_be_reclaimed_are_put_aside_and_delay_no_others()
     let (odd, store) = Odd::store();
     let mut ids = Vec::new();
     for _ in 0..12 {
-        ids.push(create(&store).await);
+        ids.push(create(&store).await.0);
     }
     ids.sort();
     let foreign = odd.0.cells.lock().unwrap()[&ids[11]].1.head.clone();
@@ -333,7 +334,7 @@ async fn operations_in_a_newer_format_are_left_to_the_nodes_that_read_it() {
     let (odd, store) = Odd::store();
     let mut ids = Vec::new();
     for _ in 0..6 {
-        ids.push(create(&store).await);
+        ids.push(create(&store).await.0);
     }
     ids.sort();
     for id in &ids[..4] {

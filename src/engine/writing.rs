@@ -3,13 +3,13 @@
 
 use super::{
     CellReader, Engine, EngineStore, Inserted, LeaseChange, NewCell, NextCell, Notice, Replaced,
-    Stamp, record_head, run_to_completion::run_to_completion,
+    record_head, run_to_completion::run_to_completion,
 };
 use crate::{
     operation::{OperationId, Outcome, Progress, Stored},
     store::{
         Created, FencingToken, IdempotencyKey, NewOperation, NodeId, Record, Repository,
-        Reservation, Step, StoreError, Version, Written,
+        Reservation, Stamp, Step, StoreError, Written,
     },
 };
 
@@ -164,11 +164,8 @@ enum WriteAttempt<T> {
 }
 
 fn stamp<T>(record: &Record<T>) -> Result<Stamp, StoreError> {
-    let version = record.version();
-    Ok(Stamp {
-        version: version.ok_or_else(|| StoreError::refused("a record without a version"))?,
-        token: record.token(),
-    })
+    let stamp = record.stamp();
+    stamp.ok_or_else(|| StoreError::refused("a record without a version"))
 }
 
 impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
@@ -261,15 +258,15 @@ impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
     async fn force_finish(
         &self,
         id: &OperationId,
-        version: Version,
+        expected: Stamp,
         outcome: Outcome<T>,
     ) -> Result<Written<T>, StoreError> {
         let (now, ttl) = (self.now(), self.ttl);
-        let step = |record: &Record<T>| record.force_finished(version, outcome.clone(), now, ttl);
+        let step = |record: &Record<T>| record.force_finished(expected, outcome.clone(), now, ttl);
         self.change(id, LeaseChange::Keep, step).await
     }
 
-    async fn delete(&self, id: &OperationId, version: Version) -> Result<Written<T>, StoreError> {
+    async fn delete(&self, id: &OperationId, expected: Stamp) -> Result<Written<T>, StoreError> {
         let Some(mut record) = self.read(id, CellReader::Store).await? else {
             return Ok(self.gone(id));
         };
@@ -278,7 +275,7 @@ impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
                 return Ok(self.gone(id));
             }
             let operation = record.operation();
-            if record.version() != Some(version) || !operation.state().is_terminal() {
+            if record.stamp() != Some(expected) || !operation.state().is_terminal() {
                 return Ok(Written::Lost(record));
             }
             let remains = record_head::encode(&record.without_result())?;

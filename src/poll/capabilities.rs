@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::{
     operation::{OperationId, Outcome},
     store::{
-        BoxFuture, List, ListQuery, Owner, Page, Repository, Store, StoreError, Version, Watch,
-        Written,
+        BoxFuture, List, ListQuery, Owner, Page, Repository, Stamp, Store, StoreError, Version,
+        Watch, Written,
     },
 };
 
@@ -26,11 +26,11 @@ type ChangedFn<S> = for<'a> fn(
 type CancelFn<S> = for<'a> fn(
     &'a S,
     &'a OperationId,
-    Version,
+    Stamp,
     Option<&str>,
 ) -> BoxFuture<'a, WriteResult<<S as Store>::Output>>;
 type ChangeAtFn<S> =
-    for<'a> fn(&'a S, &'a OperationId, Version) -> BoxFuture<'a, WriteResult<<S as Store>::Output>>;
+    for<'a> fn(&'a S, &'a OperationId, Stamp) -> BoxFuture<'a, WriteResult<<S as Store>::Output>>;
 
 pub(super) struct Capabilities<S: Store> {
     /// The function [`Watch::changed_for`].
@@ -79,14 +79,14 @@ impl<S: Store> Capabilities<S> {
                 Box::pin(store.changed_for(id, since, at_most, owner))
             }),
             ends: Some(EndCapability {
-                cancel: |store, id, version, reason| {
+                cancel: |store, id, expected, reason| {
                     let outcome = match reason {
                         Some(reason) => Outcome::CanceledFor(reason.into()),
                         None => Outcome::Canceled,
                     };
-                    Box::pin(store.force_finish(id, version, outcome))
+                    Box::pin(store.force_finish(id, expected, outcome))
                 },
-                delete: |store, id, version| Box::pin(store.delete(id, version)),
+                delete: |store, id, expected| Box::pin(store.delete(id, expected)),
             }),
         }
     }

@@ -14,7 +14,7 @@ use crate::{
     dialect::{ApiError, OnTerminal},
     operation::{BufferedBody, OperationId, State},
     run::log_end,
-    store::{Record, Store, StoreError, Version, Written},
+    store::{Record, Stamp, Store, StoreError, Written},
 };
 
 pub(super) async fn cancel<S: Store>(
@@ -69,7 +69,7 @@ async fn try_cancel<S: Store>(
 ) -> Result<EndAnswer<S::Output>, ApiError> {
     // The round is repeated when another writer was faster, which rarely happens twice.
     for round in 0..ROUNDS {
-        let (record, version, ends) = found(settings, parts, id).await?;
+        let (record, stamp, ends) = found(settings, parts, id).await?;
         let etag = conditional::etag(&record);
         let named = precondition::holding(&parts.headers, etag.as_ref())?;
         let state = record.operation().state();
@@ -94,7 +94,7 @@ async fn try_cancel<S: Store>(
                     Same | Refuse | RefuseEnded => false,
                 };
                 if deletes {
-                    delete_at(settings, id, version, &ends).await?;
+                    delete_at(settings, id, stamp, &ends).await?;
                     return Ok(EndAnswer::Deleted);
                 }
                 return Ok(EndAnswer::Canceled(record));
@@ -109,7 +109,7 @@ async fn try_cancel<S: Store>(
             (State::Succeeded | State::Failed, RefuseUnlessMatched)
                 if named == Some(NamedTags::This) =>
             {
-                delete_at(settings, id, version, &ends).await?;
+                delete_at(settings, id, stamp, &ends).await?;
                 return Ok(EndAnswer::Deleted);
             }
             (State::Succeeded | State::Failed, Refuse | RefuseEnded | RefuseUnlessMatched) => {
@@ -120,11 +120,11 @@ async fn try_cancel<S: Store>(
                 return Err(ApiError::PreconditionFailed { field: "If-Match" });
             }
             (State::Succeeded | State::Failed, Delete) => {
-                delete_at(settings, id, version, &ends).await?;
+                delete_at(settings, id, stamp, &ends).await?;
                 return Ok(EndAnswer::Deleted);
             }
             (State::Pending | State::Running, _) => {
-                (ends.cancel)(settings.store(), id, version, reason).await
+                (ends.cancel)(settings.store(), id, stamp, reason).await
             }
         };
         match write.map_err(|error| unavailable(settings, Some(id), &error))? {
@@ -156,7 +156,7 @@ async fn try_delete<S: Store>(
     parts: &Parts,
     id: &OperationId,
 ) -> Result<(), ApiError> {
-    let (record, version, ends) = found(settings, parts, id).await?;
+    let (record, stamp, ends) = found(settings, parts, id).await?;
     let etag = conditional::etag(&record);
     let named = precondition::holding(&parts.headers, etag.as_ref())?;
     match record.operation().state() {
@@ -165,7 +165,7 @@ async fn try_delete<S: Store>(
             Err(ApiError::PreconditionFailed { field: "If-Match" })
         }
         State::Succeeded | State::Failed | State::Canceled => {
-            delete_at(settings, id, version, &ends).await
+            delete_at(settings, id, stamp, &ends).await
         }
     }
 }
@@ -175,17 +175,17 @@ async fn try_delete<S: Store>(
 async fn delete_at<S: Store>(
     settings: &Settings<S>,
     id: &OperationId,
-    version: Version,
+    stamp: Stamp,
     ends: &EndCapability<S>,
 ) -> Result<(), ApiError> {
-    match (ends.delete)(settings.store(), id, version).await {
+    match (ends.delete)(settings.store(), id, stamp).await {
         Ok(Written::Done(_) | Written::Gone) => Ok(()),
         Ok(Written::Lost(_)) => Err(ApiError::PreconditionFailed { field: "If-Match" }),
         Err(error) => Err(unavailable(settings, Some(id), &error)),
     }
 }
 
-type FoundToEnd<S> = (Record<<S as Store>::Output>, Version, EndCapability<S>);
+type FoundToEnd<S> = (Record<<S as Store>::Output>, Stamp, EndCapability<S>);
 
 async fn found<S: Store>(
     settings: &Settings<S>,
@@ -195,7 +195,7 @@ async fn found<S: Store>(
     let record = find(settings, parts, id).await?;
     // A service that ends operations has a store that counts versions.
     let missing = || ApiError::NotFound { id: id.clone() };
-    let version = record.version().ok_or_else(missing)?;
+    let stamp = record.stamp().ok_or_else(missing)?;
     let ends = settings.powers.ends.ok_or_else(missing)?;
-    Ok((record, version, ends))
+    Ok((record, stamp, ends))
 }

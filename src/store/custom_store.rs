@@ -81,16 +81,16 @@ impl Repository for MapStore {
         self.change(id, |record| record.finished(token, outcome, progress, SystemTime::now(), self.ttl))
     }
 
-    async fn force_finish(&self, id: &OperationId, version: Version, outcome: Outcome<RecordedResponse>) -> Result<Written<RecordedResponse>> {
-        self.change(id, |record| record.force_finished(version, outcome, SystemTime::now(), self.ttl))
+    async fn force_finish(&self, id: &OperationId, expected: Stamp, outcome: Outcome<RecordedResponse>) -> Result<Written<RecordedResponse>> {
+        self.change(id, |record| record.force_finished(expected, outcome, SystemTime::now(), self.ttl))
     }
 
-    async fn delete(&self, id: &OperationId, version: Version) -> Result<Written<RecordedResponse>> {
+    async fn delete(&self, id: &OperationId, expected: Stamp) -> Result<Written<RecordedResponse>> {
         let mut map = self.records.lock().unwrap();
         let Some(record) = map.get(id).filter(|record| is_there(record)).cloned() else {
             return Ok(Written::Gone);
         };
-        if record.version() != Some(version) || !record.operation().state().is_terminal() {
+        if record.stamp() != Some(expected) || !record.operation().state().is_terminal() {
             return Ok(Written::Lost(record));
         }
         map.remove(id);

@@ -28,9 +28,9 @@
 //!    deletion until the operation would have expired. A read from any node sees a created
 //!    operation at once.
 //! 2. Start, progress and outcome are conditional on *not terminal and my token*. A change
-//!    requested from outside names a version. Of two racing finishes one wins and the other
-//!    learns that it lost. A write that the same holder repeats succeeds, because it is the
-//!    same write.
+//!    requested from outside names a stamp, a version and a token, which no later operation with
+//!    the id has. Of two racing finishes one wins and the other learns that it lost. A write that
+//!    the same holder repeats succeeds, because it is the same write.
 //! 3. Terminal is final. A late writer changes nothing.
 //! 4. The version grows by one with every change. A version that was seen never comes back
 //!    with other content, not even after a crash.
@@ -71,6 +71,7 @@ mod names;
 mod record;
 mod repository;
 mod requests;
+mod stamp;
 pub(crate) mod sync;
 mod traits;
 pub(crate) mod wait;
@@ -88,5 +89,6 @@ pub use repository::{Created, Repository, Written};
 pub use requests::{
     Cursor, LeaseConfig, LeaseHandle, ListQuery, NewOperation, Page, Placed, Reclaimed,
 };
+pub use stamp::Stamp;
 pub(crate) use traits::{BoxFuture, Found};
 pub use traits::{IdempotencyKeys, Lease, List, Purge, Store, Watch};

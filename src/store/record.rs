@@ -8,7 +8,7 @@ pub(crate) use changes::ChangeOutcome;
 pub use steps::Step;
 
 use super::{
-    FencingToken, NewOperation, NodeId, Owner, Version,
+    FencingToken, NewOperation, NodeId, Owner, Stamp, Version,
     history::{History, PastVersion},
 };
 use crate::operation::{Failure, FailureKind, Metadata, Operation, Outcome, Snapshot, Status};
@@ -162,6 +162,14 @@ impl<T> Record<T> {
     #[must_use]
     pub fn version(&self) -> Option<Version> {
         self.version
+    }
+
+    /// Returns the stamp, which no other operation ever has; `None` if the store does not count
+    /// changes.
+    #[must_use]
+    pub fn stamp(&self) -> Option<Stamp> {
+        let version = self.version?;
+        Some(Stamp::new(version, self.token))
     }
 
     /// Returns the owner.

@@ -1,6 +1,6 @@
 use std::future::Future;
 
-use super::{FencingToken, NewOperation, Placed, Record, Reservation, Store, StoreError, Version};
+use super::{FencingToken, NewOperation, Placed, Record, Reservation, Stamp, Store, StoreError};
 use crate::operation::{OperationId, Outcome, Progress};
 
 /// Writes operations, each change conditional.
@@ -16,7 +16,7 @@ use crate::operation::{OperationId, Outcome, Progress};
 /// * Law 2: [`start`](Self::start), [`report`](Self::report) and [`finish`](Self::finish)
 ///   happen only while the operation is not terminal and `token` is its latest.
 ///   [`force_finish`](Self::force_finish) and [`delete`](Self::delete) happen only at the
-///   named version. Of racing writers one wins, the others get [`Written::Lost`]. A write
+///   named stamp. Of racing writers one wins, the others get [`Written::Lost`]. A write
 ///   that the same holder repeats is [`Written::Done`] again and changes nothing. An
 ///   outcome of another kind, or with another problem, is not a repetition.
 /// * Law 3: a terminal operation is never changed, only deleted.
@@ -104,20 +104,20 @@ pub trait Repository: Store {
         progress: Option<Progress>,
     ) -> impl Future<Output = Result<Written<Self::Output>, StoreError>> + Send;
 
-    /// Ends the operation from outside, as a cancellation does, if it is still at `version`. The
-    /// holder can no longer write after that.
+    /// Ends the operation from outside, as a cancellation does, if its
+    /// [stamp](Record::stamp) is still `expected`. The holder can no longer write after that.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if it is not known whether the write happened.
     fn force_finish(
         &self,
         id: &OperationId,
-        version: Version,
+        expected: Stamp,
         outcome: Outcome<Self::Output>,
     ) -> impl Future<Output = Result<Written<Self::Output>, StoreError>> + Send;
 
-    /// Deletes a terminal operation that is still at `version`. The key that created the
-    /// operation returns [`Deleted`](Reservation::Deleted) from now on, until the operation
+    /// Deletes a terminal operation whose [stamp](Record::stamp) is still `expected`. The key
+    /// that created the operation returns [`Deleted`](Reservation::Deleted) from now on, until the operation
     /// would have expired.
     ///
     /// # Errors
@@ -125,7 +125,7 @@ pub trait Repository: Store {
     fn delete(
         &self,
         id: &OperationId,
-        version: Version,
+        expected: Stamp,
     ) -> impl Future<Output = Result<Written<Self::Output>, StoreError>> + Send;
 }
 

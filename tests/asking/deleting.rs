@@ -53,8 +53,8 @@ async fn a_dismissal_that_loses_a_race_deletes_nothing() {
                 let is_cancel = (call, when) == (Call::ForceFinish, When::Before);
                 if is_cancel && !has_canceled.swap(true, SeqCst) {
                     let id = "q3".parse().unwrap();
-                    let version = memory.get(&id).await?.unwrap().version().unwrap();
-                    memory.force_finish(&id, version, Outcome::Canceled).await?;
+                    let stamp = memory.get(&id).await?.unwrap().stamp().unwrap();
+                    memory.force_finish(&id, stamp, Outcome::Canceled).await?;
                 }
                 Ok(())
             }

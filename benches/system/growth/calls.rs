@@ -10,9 +10,7 @@ use tower_operations::{
     store::{LeaseHandle, ListQuery},
 };
 
-use super::load::{
-    FullStore, Load, Loaded, create_one, lease, lister, start_one, success, version,
-};
+use super::load::{FullStore, Load, Loaded, create_one, lease, lister, stamp, start_one, success};
 
 /// The names of the calls in the order of the rows.
 pub(crate) const CALLS: [&str; 11] = [
@@ -60,9 +58,9 @@ pub(crate) async fn times<S: FullStore>(store: &S, loaded: &Loaded, load: Load) 
             record(4, cancel_and_wake(store).await);
 
             let (id, _) = start_one(store, None).await;
-            let version = version(store, &id).await;
+            let stamp = stamp(store, &id).await;
             let since = Instant::now();
-            let canceled = store.force_finish(&id, version, Outcome::Canceled).await;
+            let canceled = store.force_finish(&id, stamp, Outcome::Canceled).await;
             canceled.expect("an answer");
             record(5, since);
         }
@@ -103,21 +101,19 @@ pub(crate) async fn times<S: FullStore>(store: &S, loaded: &Loaded, load: Load) 
 /// the cancel.
 async fn cancel_and_wake<S: FullStore>(store: &S) -> Instant {
     let (id, _) = start_one(store, None).await;
-    let known_version = version(store, &id).await;
+    let known = stamp(store, &id).await;
     let waiting = {
         let (store, id): (S, OperationId) = (store.clone(), id.clone());
         tokio::spawn(async move {
             store
-                .changed(&id, known_version, Duration::from_secs(60))
+                .changed(&id, known.version, Duration::from_secs(60))
                 .await
         })
     };
     // The waiter most likely waits by then; otherwise the change is seen sooner.
     tokio::time::sleep(Duration::from_millis(2)).await;
     let since = Instant::now();
-    let canceled = store
-        .force_finish(&id, known_version, Outcome::Canceled)
-        .await;
+    let canceled = store.force_finish(&id, known, Outcome::Canceled).await;
     canceled.expect("an answer");
     let changed = waiting.await.expect("no panic").expect("an answer");
     let record = changed.expect("the operation exists");

@@ -7,8 +7,8 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tower_operations::{
     BufferedBody, OperationId, Outcome, RecordedResponse,
     store::{
-        Created, FencingToken, Lease, LeaseConfig, List, NewOperation, NodeId, Owner, Purge,
-        Version, Watch,
+        Created, FencingToken, Lease, LeaseConfig, List, NewOperation, NodeId, Owner, Purge, Stamp,
+        Watch,
     },
 };
 
@@ -182,7 +182,7 @@ pub(crate) async fn load<S: FullStore>(store: &S, load: Load) -> Loaded {
     for (id, _) in running.into_iter().take(load.waiters) {
         let store = store.clone();
         waiting.spawn(async move {
-            let version = version(&store, &id).await;
+            let version = stamp(&store, &id).await.version;
             let _ = store
                 .changed(&id, version, Duration::from_secs(3_600))
                 .await;
@@ -196,11 +196,11 @@ pub(crate) async fn load<S: FullStore>(store: &S, load: Load) -> Loaded {
     }
 }
 
-pub(crate) async fn version<S: FullStore>(store: &S, id: &OperationId) -> Version {
+pub(crate) async fn stamp<S: FullStore>(store: &S, id: &OperationId) -> Stamp {
     let record = store
         .get(id)
         .await
         .expect("an answer")
         .expect("the operation exists");
-    record.version().expect("every measured store has versions")
+    record.stamp().expect("every measured store has versions")
 }

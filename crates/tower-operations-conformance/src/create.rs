@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::Method;
 use tower_operations::{
     operation::{OperationId, Outcome, Progress, RecordedResponse, State},
-    store::{Created, NewOperation, Owner, Repository, Version},
+    store::{Created, NewOperation, Owner, Repository, Stamp, Version},
 };
 
 use super::subject::{
@@ -128,14 +128,13 @@ where
             .await),
         what,
     );
+    let first = Stamp::new(Version::FIRST, no_token());
     gone(
         1,
-        &ok(store
-            .force_finish(&id, Version::FIRST, Outcome::Canceled)
-            .await),
+        &ok(store.force_finish(&id, first, Outcome::Canceled).await),
         what,
     );
-    gone(1, &ok(store.delete(&id, Version::FIRST).await), what);
+    gone(1, &ok(store.delete(&id, first).await), what);
     assert_absent(1, store, &id, what).await;
 }
 

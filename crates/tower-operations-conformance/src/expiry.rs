@@ -10,7 +10,7 @@ use tower_operations::{
 
 use super::subject::{
     SHORT, Stopwatch, assert_absent, assert_expire, assert_unchanged, create, finish, gone, law,
-    new_operation, new_owner, ok, read, start, success, version,
+    new_operation, new_owner, ok, read, stamp, start, success,
 };
 
 /// Checks a store that has [`SHORT`] as its time to live.
@@ -28,7 +28,7 @@ where
     let canceled = create(store, new_operation()).await;
     let force_finished = store.force_finish(
         canceled.operation().id(),
-        version(&canceled),
+        stamp(&canceled),
         Outcome::Canceled,
     );
     ok(force_finished.await);
@@ -55,11 +55,11 @@ where
     gone(
         8,
         &ok(store
-            .force_finish(id, version(&ended), Outcome::Canceled)
+            .force_finish(id, stamp(&ended), Outcome::Canceled)
             .await),
         what,
     );
-    gone(8, &ok(store.delete(id, version(&ended)).await), what);
+    gone(8, &ok(store.delete(id, stamp(&ended)).await), what);
     assert_absent(8, store, id, what).await;
 
     // The id is free for every owner.

@@ -7,7 +7,7 @@ use tower_operations::{
     },
 };
 
-use super::subject::{Seen, law, new_operation, new_owner, ok, read, success};
+use super::subject::{Seen, law, new_operation, new_owner, ok, read, stamp, success};
 
 /// Checks a store that does something at once; any other store passes.
 pub(super) async fn check<R>(store: &R)
@@ -112,8 +112,7 @@ async fn of_another_operation<R>(store: &R, new: &NewOperation, placed: Placed, 
 where
     R: Repository<Output = RecordedResponse>,
 {
-    let version = ended.version().expect("a version");
-    let deleted = ok(store.delete(&new.id, version).await);
+    let deleted = ok(store.delete(&new.id, stamp(&ended)).await);
     law!(
         3,
         matches!(deleted, Written::Done(_)),

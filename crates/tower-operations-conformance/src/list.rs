@@ -13,8 +13,8 @@ use tower_operations::{
 };
 
 use super::subject::{
-    SHORT, Seen, assert_expire, create, done, finish, law, new_operation, new_owner, ok, start,
-    version,
+    SHORT, Seen, assert_expire, create, done, finish, law, new_operation, new_owner, ok, stamp,
+    start,
 };
 
 pub(super) async fn check<R>(store: &Arc<R>)
@@ -268,7 +268,7 @@ where
     // An operation that was listed, the last one listed, and one not yet listed.
     for gone in [0, 3, 6] {
         let record = &records[gone];
-        let deleted = store.delete(record.operation().id(), version(record));
+        let deleted = store.delete(record.operation().id(), stamp(record));
         done(2, ok(deleted.await), "deleting");
     }
     records.remove(6);

@@ -10,7 +10,7 @@ use tower_operations::{
     store::{
         Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
         LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Purge, Reclaimed, Record,
-        Repository, Reservation, Store, StoreError, Version, Watch, Written,
+        Repository, Reservation, Stamp, Store, StoreError, Version, Watch, Written,
     },
 };
 
@@ -116,18 +116,18 @@ impl<R: Repository<Output = RecordedResponse>> Repository for Nodes<R> {
     async fn force_finish(
         &self,
         id: &OperationId,
-        version: Version,
+        expected: Stamp,
         outcome: Outcome<RecordedResponse>,
     ) -> Result<Written<RecordedResponse>, StoreError> {
-        self.next().force_finish(id, version, outcome).await
+        self.next().force_finish(id, expected, outcome).await
     }
 
     async fn delete(
         &self,
         id: &OperationId,
-        version: Version,
+        expected: Stamp,
     ) -> Result<Written<RecordedResponse>, StoreError> {
-        self.next().delete(id, version).await
+        self.next().delete(id, expected).await
     }
 }
 

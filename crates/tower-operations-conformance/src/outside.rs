@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use tower_operations::{
     operation::{FailureKind, Outcome, Progress, RecordedResponse, State},
-    store::{NewOperation, Repository, Version},
+    store::{NewOperation, Repository, Stamp},
 };
 
 use super::{
     holder::nothing_changes_what_has_ended,
     subject::{
         Seen, assert_absent, assert_follows, assert_unchanged, create, done, finish, gone, law,
-        lost, new_operation, ok, start, success, version,
+        lost, new_operation, next_stamp, ok, stamp, start, success, version,
     },
 };
 
@@ -23,13 +23,13 @@ pub(super) async fn check<R: Repository<Output = RecordedResponse>>(store: &Arc<
         Outcome::failed(FailureKind::Interrupted),
     ] {
         for is_running in [false, true] {
-            overruling_names_a_version_and_fences_the_holder_out(store, is_running, &outcome).await;
+            overruling_names_a_stamp_and_fences_the_holder_out(store, is_running, &outcome).await;
         }
     }
     only_what_has_ended_is_forgotten(store).await;
 }
 
-async fn overruling_names_a_version_and_fences_the_holder_out<R>(
+async fn overruling_names_a_stamp_and_fences_the_holder_out<R>(
     store: &R,
     is_running: bool,
     outcome: &Outcome<RecordedResponse>,
@@ -39,12 +39,13 @@ async fn overruling_names_a_version_and_fences_the_holder_out<R>(
     let mut before = create(store, new_operation()).await;
     let mut old = vec![];
     if is_running {
-        old.push(version(&before));
+        old.push(stamp(&before));
         before = start(store, &before).await;
     }
     let (id, token) = (before.operation().id(), before.token());
-    for wrong in old.into_iter().chain([version(&before).next()]) {
-        let what = "force-finishing at another version";
+    let of_another = Stamp::new(version(&before), token.next());
+    for wrong in old.into_iter().chain([next_stamp(&before), of_another]) {
+        let what = "force-finishing at another stamp";
         lost(
             2,
             ok(store.force_finish(id, wrong, outcome.clone()).await),
@@ -55,7 +56,7 @@ async fn overruling_names_a_version_and_fences_the_holder_out<R>(
 
     let what = "force-finishing";
     let ended = ok(store
-        .force_finish(id, version(&before), outcome.clone())
+        .force_finish(id, stamp(&before), outcome.clone())
         .await);
     let ended = done(2, ended, what);
     law!(
@@ -97,7 +98,7 @@ where
     assert_kept(
         store,
         &pending,
-        version(&pending),
+        stamp(&pending),
         "deleting an operation that is pending",
     )
     .await;
@@ -105,23 +106,24 @@ where
     assert_kept(
         store,
         &running,
-        version(&running),
+        stamp(&running),
         "deleting an operation that is running",
     )
     .await;
     let ended = finish(store, &running).await;
-    for wrong in [version(&running), version(&ended).next()] {
-        assert_kept(store, &ended, wrong, "deleting another version").await;
+    let of_another = Stamp::new(version(&ended), ended.token().next());
+    for wrong in [stamp(&running), next_stamp(&ended), of_another] {
+        assert_kept(store, &ended, wrong, "deleting at another stamp").await;
     }
 
     let (id, token) = (ended.operation().id(), ended.token());
     let what = "deleting";
-    let removed = done(2, ok(store.delete(id, version(&ended)).await), what);
+    let removed = done(2, ok(store.delete(id, stamp(&ended)).await), what);
     law!(2, removed == ended, "{what} {ended:?} removed {removed:?}");
 
     let what = "a deleted operation";
     assert_absent(2, store, id, what).await;
-    gone(2, &ok(store.delete(id, version(&ended)).await), what);
+    gone(2, &ok(store.delete(id, stamp(&ended)).await), what);
     gone(2, &ok(store.start(id, token).await), what);
     gone(
         2,
@@ -138,7 +140,7 @@ where
     gone(
         2,
         &ok(store
-            .force_finish(id, version(&ended), Outcome::Canceled)
+            .force_finish(id, stamp(&ended), Outcome::Canceled)
             .await),
         what,
     );
@@ -152,15 +154,37 @@ where
         "{what} and created again is {again:?}"
     );
     assert_unchanged(1, store, &again, "reading").await;
+    a_stamp_is_of_one_operation(store, &[pending, running, ended], again).await;
 }
 
-async fn assert_kept<R>(store: &R, record: &Seen, version: Version, what: &str)
+/// The stamps of a deleted operation name no later operation with its id, whose versions are the
+/// same.
+async fn a_stamp_is_of_one_operation<R>(store: &R, before: &[Seen], again: Seen)
+where
+    R: Repository<Output = RecordedResponse>,
+{
+    let id = again.operation().id().clone();
+    let running = start(store, &again).await;
+    for earlier in before {
+        let what = "force-finishing an operation at a stamp of an earlier one with its id";
+        let canceled = store.force_finish(&id, stamp(earlier), Outcome::Canceled);
+        lost(2, ok(canceled.await), what);
+        assert_unchanged(2, store, &running, what).await;
+    }
+    let ended = finish(store, &running).await;
+    for earlier in before {
+        let what = "deleting an operation at a stamp of an earlier one with its id";
+        assert_kept(store, &ended, stamp(earlier), what).await;
+    }
+}
+
+async fn assert_kept<R>(store: &R, record: &Seen, expected: Stamp, what: &str)
 where
     R: Repository<Output = RecordedResponse>,
 {
     lost(
         2,
-        ok(store.delete(record.operation().id(), version).await),
+        ok(store.delete(record.operation().id(), expected).await),
         what,
     );
     assert_unchanged(2, store, record, what).await;

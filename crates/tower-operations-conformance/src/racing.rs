@@ -4,12 +4,12 @@ use std::{pin::Pin, sync::Arc};
 
 use tower_operations::{
     operation::{OperationId, Outcome, Progress, RecordedResponse, State},
-    store::{FencingToken, Repository, Version, Written},
+    store::{FencingToken, Repository, Stamp, Version, Written},
 };
 
 use super::subject::{
     Seen, SubjectHistory, WriteAnswer, assert_absent, assert_unchanged, create, finish, law,
-    new_operation, no_token, ok, read, start, success, together, version,
+    new_operation, no_token, ok, read, stamp, start, success, together, version,
 };
 
 const ROUNDS: usize = 16;
@@ -105,7 +105,7 @@ where
         let same = finish_in_task(store, id, token, "the same");
         let stranger = finish_in_task(store, id, no_token(), "another holder's");
         let report = report_in_task(store, id, token, number);
-        let force_finished = overrule_in_task(store, id, version(&running));
+        let force_finished = overrule_in_task(store, id, stamp(&running));
         let reader = read_in_task(store, id, &history);
         tasks.push(Box::pin(async { Asked::Holder(same.await) }));
         tasks.push(Box::pin(async { Asked::Stranger(stranger.await) }));
@@ -174,7 +174,7 @@ where
 {
     let pending = create(&**store, new_operation()).await;
     let id = pending.operation().id();
-    let answers = together((0..16).map(|_| overrule_in_task(store, id, version(&pending)))).await;
+    let answers = together((0..16).map(|_| overrule_in_task(store, id, stamp(&pending)))).await;
     assert_one_wins(&answers, "force-finishing");
     let (before, after) = (version(&pending), version(&last(&**store, id).await));
     law!(
@@ -191,8 +191,8 @@ where
     let ended = finish(&**store, &create(&**store, new_operation()).await).await;
     let id = ended.operation().id();
     let answers = together((0..16).map(|_| {
-        let (store, id, version) = (Arc::clone(store), id.clone(), version(&ended));
-        async move { ok(store.delete(&id, version).await) }
+        let (store, id, stamp) = (Arc::clone(store), id.clone(), stamp(&ended));
+        async move { ok(store.delete(&id, stamp).await) }
     }))
     .await;
     assert_one_wins(&answers, "deleting");
@@ -268,13 +268,13 @@ where
 fn overrule_in_task<R>(
     store: &Arc<R>,
     id: &OperationId,
-    version: Version,
+    expected: Stamp,
 ) -> impl Future<Output = WriteAnswer> + Send + 'static
 where
     R: Repository<Output = RecordedResponse>,
 {
     let (store, id) = (Arc::clone(store), id.clone());
-    async move { ok(store.force_finish(&id, version, Outcome::Canceled).await) }
+    async move { ok(store.force_finish(&id, expected, Outcome::Canceled).await) }
 }
 
 /// Reads repeatedly, and checks that the version never falls.

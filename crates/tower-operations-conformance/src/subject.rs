@@ -15,8 +15,8 @@ use tokio::{
 use tower_operations::{
     operation::{BufferedBody, OperationId, Outcome, RecordedResponse},
     store::{
-        Created, FencingToken, NewOperation, Owner, Record, Repository, Store, StoreError, Version,
-        Written,
+        Created, FencingToken, NewOperation, Owner, Record, Repository, Stamp, Store, StoreError,
+        Version, Written,
     },
 };
 
@@ -189,6 +189,17 @@ pub(super) fn version(record: &Seen) -> Version {
         Some(version) => version,
         None => panic!("law 4: a store that is written to counts versions: {record:?}"),
     }
+}
+
+#[track_caller]
+pub(super) fn stamp(record: &Seen) -> Stamp {
+    Stamp::new(version(record), record.token())
+}
+
+/// Returns the stamp that the next change by the same holder would lead to.
+#[track_caller]
+pub(super) fn next_stamp(record: &Seen) -> Stamp {
+    Stamp::new(version(record).next(), record.token())
 }
 
 /// Asserts that `after` is one change later than `before`.

@@ -13,7 +13,7 @@ use tower_operations::{
 
 use super::subject::{
     HELD, SETTLED, STUCK, Seen, SubjectHistory, assert_unchanged, create, done, finish, in_time,
-    join, law, new_operation, ok, start, success, together, version,
+    join, law, new_operation, ok, stamp, start, success, together, version,
 };
 
 /// The number of races between a writer and waiting readers.
@@ -146,14 +146,14 @@ where
     assert_ends(wait, Some(&ended), "an outcome").await;
 
     let wait = self::wait(store, &ended).await;
-    done(2, ok(store.delete(id, version(&ended)).await), "deleting");
+    done(2, ok(store.delete(id, stamp(&ended)).await), "deleting");
     assert_ends(wait, None, "deleting").await;
 
     let pending = create(&**store, new_operation()).await;
     let wait = self::wait(store, &pending).await;
     let id = pending.operation().id();
     let ended = ok(store
-        .force_finish(id, version(&pending), Outcome::Canceled)
+        .force_finish(id, stamp(&pending), Outcome::Canceled)
         .await);
     let ended = done(2, ended, "force-finishing");
     assert_ends(wait, Some(&ended), "force-finishing").await;

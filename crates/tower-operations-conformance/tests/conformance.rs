@@ -126,7 +126,7 @@ fn closures(ttl: Duration) -> impl Repository<Output = RecordedResponse> {
     };
     let write = move |change: Change<RecordedResponse>| {
         let mut rows = rows.lock().unwrap();
-        let current = rows.get(&change.id).and_then(Record::version);
+        let current = rows.get(&change.id).and_then(Record::stamp);
         let matches = current == change.expected;
         if matches {
             match change.record {
@@ -240,8 +240,10 @@ broken! {
     progress_without_the_token_is_detected: repository, ReportIgnoresTheToken, "law 2";
     a_finish_without_the_token_is_detected: repository, FinishIgnoresTheToken, "law 2";
     a_forced_finish_of_any_version_is_detected: repository, ForceFinishIgnoresTheVersion, "law 2";
+    a_forced_finish_of_a_later_operation_is_detected: repository, ForceFinishIgnoresTheToken, "law 2";
     a_forced_finish_that_keeps_the_holder_is_detected: repository, ForceFinishKeepsTheHolder, "law 3";
     a_delete_of_any_version_is_detected: repository, DeleteIgnoresTheVersion, "law 2";
+    a_delete_of_a_later_operation_is_detected: repository, DeleteIgnoresTheToken, "law 2";
     a_delete_of_a_live_operation_is_detected: repository, DeleteTakesLiveOperations, "law 2";
     an_overwritten_outcome_is_detected: repository, OutcomesAreOverwritten, "law 3";
     constant_versions_are_detected: repository, VersionsAreConstant, "law 4";

@@ -12,10 +12,10 @@ use sqlx::{Row, query};
 use tower_operations::{
     engine::{
         Cell, CellReader, Engine, Inserted, LapsedCell, LeaseChange, NewCell, NextCell, Notice,
-        ReclaimFilter, Replaced, Stamp,
+        ReclaimFilter, Replaced,
     },
     operation::OperationId,
-    store::{FencingToken, Health, IdempotencyKey, LeaseHandle, StoreError, StoreResult},
+    store::{FencingToken, Health, IdempotencyKey, LeaseHandle, Stamp, StoreError, StoreResult},
 };
 
 use super::{

@@ -2,8 +2,9 @@
 
 use sqlx::query;
 use tower_operations::{
-    engine::{NewCell, NextCell, Stamp},
+    engine::{NewCell, NextCell},
     operation::OperationId,
+    store::Stamp,
 };
 
 use super::{

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use sqlx::{Row, postgres::PgRow};
 use tower_operations::{
-    engine::{Cell, KeyCell, KeyState, LapsedCell, ListedCell, Stamp},
+    engine::{Cell, KeyCell, KeyState, LapsedCell, ListedCell},
     operation::{State, StateSet},
-    store::{FencingToken, StoreResult},
+    store::{FencingToken, Stamp, StoreResult},
 };
 
 use super::error::{Unexpected, store_error};

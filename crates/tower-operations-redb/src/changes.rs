@@ -8,9 +8,9 @@ use std::{
 use ::redb::ReadableTable;
 use bytes::Bytes;
 use tower_operations::{
-    engine::{Inserted, KeyCell, KeyState, LeaseChange, NewCell, NextCell, Replaced, Stamp},
+    engine::{Inserted, KeyCell, KeyState, LeaseChange, NewCell, NextCell, Replaced},
     operation::{OperationId, State},
-    store::{FencingToken, Owner},
+    store::{FencingToken, Owner, Stamp},
 };
 
 use super::{

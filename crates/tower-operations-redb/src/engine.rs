@@ -16,10 +16,10 @@ use tokio::{
 use tower_operations::{
     engine::{
         Cell, CellReader, Engine, Inserted, LapsedCell, NewCell, NextCell, Notice, ReclaimFilter,
-        Replaced, Stamp,
+        Replaced,
     },
     operation::OperationId,
-    store::{Health, LeaseHandle, StoreError, StoreResult},
+    store::{Health, LeaseHandle, Stamp, StoreError, StoreResult},
 };
 
 use super::{

@@ -6,9 +6,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tower_operations::{
-    engine::Stamp,
     operation::State,
-    store::{FencingToken, Version},
+    store::{FencingToken, Stamp, Version},
 };
 
 use super::error::RedbFault;

@@ -4,9 +4,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::redis::Cmd;
 use tower_operations::{
-    engine::Stamp,
     operation::{State, StateSet},
-    store::{FencingToken, IdempotencyKey},
+    store::{FencingToken, IdempotencyKey, Stamp},
 };
 
 /// The time by which the server removes expired data later than a node would. Their clocks may

@@ -14,10 +14,10 @@ use bytes::Bytes;
 use tower_operations::{
     engine::{
         Cell, CellReader, Engine, Inserted, LapsedCell, LeaseChange, NewCell, NextCell, Notice,
-        Notifier, ReclaimFilter, Replaced, Stamp,
+        Notifier, ReclaimFilter, Replaced,
     },
     operation::OperationId,
-    store::{FencingToken, Health, LeaseHandle, StoreError, StoreResult},
+    store::{FencingToken, Health, LeaseHandle, Stamp, StoreError, StoreResult},
 };
 
 use super::{

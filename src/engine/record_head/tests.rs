@@ -44,8 +44,8 @@ fn life() -> Vec<Record<RecordedResponse>> {
     let ttl = Duration::from_secs(60);
     let ended = next(taken.finished(taken.token(), failed, None, at(3), ttl));
     let succeeded = next(running.finished(token, Outcome::Succeeded(None), None, at(3), ttl));
-    let version = running.version().unwrap();
-    let canceled = next(running.force_finished(version, Outcome::Canceled, at(3), ttl));
+    let stamp = running.stamp().unwrap();
+    let canceled = next(running.force_finished(stamp, Outcome::Canceled, at(3), ttl));
     let ours = Outcome::failed(FailureKind::NotDispatched);
     let ours = next(pending.finished(token, ours, None, at(3), ttl));
     vec![
@@ -63,8 +63,8 @@ fn ends() -> Vec<Record<RecordedResponse>> {
         next(running.finished(running.token(), failed, None, at, ttl))
     });
     let canceled = Outcome::CanceledFor("no longer \"needed\"".into());
-    let version = running.version().unwrap();
-    let canceled = next(running.force_finished(version, canceled, at, ttl));
+    let stamp = running.stamp().unwrap();
+    let canceled = next(running.force_finished(stamp, canceled, at, ttl));
     failed.chain([canceled]).collect()
 }
 

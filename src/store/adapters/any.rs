@@ -5,8 +5,8 @@ use crate::{
     store::{
         BoxFuture, Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease,
         LeaseConfig, LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Placed,
-        Purge, Reclaimed, Repository, Reservation, Store, StoreError, Version, Watch, Written,
-        traits::Found,
+        Purge, Reclaimed, Repository, Reservation, Stamp, Store, StoreError, Version, Watch,
+        Written, traits::Found,
     },
 };
 
@@ -160,8 +160,8 @@ powers! {
         fn start<'a>(id: &'a OperationId, token: FencingToken) -> Result<Written<T>, StoreError>;
         fn report<'a>(id: &'a OperationId, token: FencingToken, progress: Progress) -> Result<Written<T>, StoreError>;
         fn finish<'a>(id: &'a OperationId, token: FencingToken, outcome: Outcome<T>, progress: Option<Progress>) -> Result<Written<T>, StoreError>;
-        fn force_finish<'a>(id: &'a OperationId, version: Version, outcome: Outcome<T>) -> Result<Written<T>, StoreError>;
-        fn delete<'a>(id: &'a OperationId, version: Version) -> Result<Written<T>, StoreError>;
+        fn force_finish<'a>(id: &'a OperationId, expected: Stamp, outcome: Outcome<T>) -> Result<Written<T>, StoreError>;
+        fn delete<'a>(id: &'a OperationId, expected: Stamp) -> Result<Written<T>, StoreError>;
     }
     Watch [] {
         fn changed<'a>(id: &'a OperationId, since: Version, at_most: Duration) -> Found<T>;

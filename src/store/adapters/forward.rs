@@ -79,10 +79,10 @@ macro_rules! forward {
             async fn force_finish(
                 &self,
                 id: &OperationId,
-                version: Version,
+                expected: Stamp,
                 outcome: Outcome<R::Output>,
             ) -> Result<Written<R::Output>, StoreError> {
-                let write = self.inner.force_finish(id, version, outcome).await?;
+                let write = self.inner.force_finish(id, expected, outcome).await?;
                 self.force_finished(&write);
                 Ok(write)
             }
@@ -90,9 +90,9 @@ macro_rules! forward {
             async fn delete(
                 &self,
                 id: &OperationId,
-                version: Version,
+                expected: Stamp,
             ) -> Result<Written<R::Output>, StoreError> {
-                self.inner.delete(id, version).await
+                self.inner.delete(id, expected).await
             }
         }
 

@@ -6,7 +6,7 @@ use crate::{
     BoxError, environment,
     operation::{Operation, OperationId, Outcome, Payload, Progress, Snapshot},
     store::{
-        Created, FencingToken, NewOperation, Record, Repository, Step, Store, StoreError, Version,
+        Created, FencingToken, NewOperation, Record, Repository, Stamp, Step, Store, StoreError,
         Written, traits::Found,
     },
 };
@@ -61,7 +61,7 @@ where
 }
 
 /// A complete repository made from two closures: one reads a record, and one writes a
-/// record if its version is still the expected one.
+/// record if its stamp is still the expected one.
 ///
 /// The repository does everything else (permitted changes, versions, fencing, expiry): it reads,
 /// takes a step and writes, and retries after a concurrent write.
@@ -82,9 +82,10 @@ where
 /// };
 /// let table = rows.clone();
 /// let write = move |change: Change<u32>| {
-///     // In SQL: INSERT … ON CONFLICT DO NOTHING, UPDATE … WHERE version = $1, DELETE … WHERE version = $1.
+///     // In SQL: INSERT … ON CONFLICT DO NOTHING, UPDATE … WHERE version = $1 AND token = $2,
+///     // DELETE … WHERE version = $1 AND token = $2.
 ///     let mut table = table.lock().unwrap();
-///     let current = table.get(&change.id).and_then(|row| row.version());
+///     let current = table.get(&change.id).and_then(|row| row.stamp());
 ///     let matches = current == change.expected;
 ///     if matches {
 ///         match change.record {
@@ -112,15 +113,15 @@ pub struct RepositoryFn<F, G> {
 pub struct Change<T> {
     /// The operation.
     pub id: OperationId,
-    /// The version that must be stored now; `None` if the operation must not exist.
-    pub expected: Option<Version>,
+    /// The stamp that must be stored now; `None` if the operation must not exist.
+    pub expected: Option<Stamp>,
     /// The record to store; `None` deletes the operation.
     pub record: Option<Record<T>>,
 }
 
 impl<F, G> RepositoryFn<F, G> {
     /// Returns a repository that reads through `read` and writes through `write`. `write`
-    /// returns whether the expected version was stored. Operations expire 24 hours after
+    /// returns whether the expected stamp was stored. Operations expire 24 hours after
     /// they ended.
     #[must_use]
     pub fn new(read: F, write: G) -> Self {
@@ -156,7 +157,7 @@ where
     async fn write(
         &self,
         id: &OperationId,
-        expected: Option<Version>,
+        expected: Option<Stamp>,
         record: Option<Record<T>>,
     ) -> Result<bool, StoreError> {
         let change = Change {
@@ -182,7 +183,7 @@ where
                 Step::Lost => return Ok(Written::Lost(before)),
                 Step::Next(next) => next,
             };
-            if self.write(id, before.version(), Some(next.clone())).await? {
+            if self.write(id, before.stamp(), Some(next.clone())).await? {
                 return Ok(Written::Done(next));
             }
         }
@@ -230,7 +231,7 @@ where
                     false => Created::IdTaken,
                 });
             }
-            let expected = before.and_then(|expired| expired.version());
+            let expected = before.and_then(|expired| expired.stamp());
             let record = Record::create(&new, environment::wall_clock());
             if self.write(&new.id, expected, Some(record.clone())).await? {
                 return Ok(Created::New(record));
@@ -279,12 +280,12 @@ where
     async fn force_finish(
         &self,
         id: &OperationId,
-        version: Version,
+        expected: Stamp,
         outcome: Outcome<T>,
     ) -> Result<Written<T>, StoreError> {
         let step = |record: &Record<T>| {
             record.force_finished(
-                version,
+                expected,
                 outcome.clone(),
                 environment::wall_clock(),
                 self.ttl,
@@ -293,15 +294,15 @@ where
         self.change(id, step).await
     }
 
-    async fn delete(&self, id: &OperationId, version: Version) -> Result<Written<T>, StoreError> {
+    async fn delete(&self, id: &OperationId, expected: Stamp) -> Result<Written<T>, StoreError> {
         loop {
             let Some(record) = self.read(id).await?.filter(is_present) else {
                 return Ok(Written::Gone);
             };
-            if record.version() != Some(version) || !record.operation().state().is_terminal() {
+            if record.stamp() != Some(expected) || !record.operation().state().is_terminal() {
                 return Ok(Written::Lost(record));
             }
-            if self.write(id, Some(version), None).await? {
+            if self.write(id, Some(expected), None).await? {
                 return Ok(Written::Done(record));
             }
         }

@@ -8,7 +8,7 @@ use crate::{
     store::{
         Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
         LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Placed, Purge, Reclaimed,
-        Repository, Reservation, Store, StoreError, Version, Watch, Written, traits::Found,
+        Repository, Reservation, Stamp, Store, StoreError, Version, Watch, Written, traits::Found,
     },
 };
 

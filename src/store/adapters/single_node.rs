@@ -6,8 +6,8 @@ use crate::{
     store::{
         Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
         LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Placed, Purge, Reclaimed,
-        Repository, Reservation, Store, StoreError, Version, Watch, Written, mailbox::Mailboxes,
-        traits::Found,
+        Repository, Reservation, Stamp, Store, StoreError, Version, Watch, Written,
+        mailbox::Mailboxes, traits::Found,
     },
 };
 

@@ -4,8 +4,7 @@ use super::{MemoryStore, shard::OperationEntry, writing::InsertedEntry};
 use crate::{
     operation::{OperationId, Outcome, Payload, Progress},
     store::{
-        Created, FencingToken, NewOperation, Placed, Record, Repository, StoreError, Version,
-        Written,
+        Created, FencingToken, NewOperation, Placed, Record, Repository, Stamp, StoreError, Written,
     },
 };
 
@@ -66,12 +65,12 @@ impl<T: Payload> Repository for MemoryStore<T> {
     async fn force_finish(
         &self,
         id: &OperationId,
-        version: Version,
+        expected: Stamp,
         outcome: Outcome<T>,
     ) -> Result<Written<T>, StoreError> {
         let ttl = self.limits.ttl;
         let write = self.change(id, |entry, now| {
-            entry.record.force_finish(version, outcome, now.wall, ttl)
+            entry.record.force_finish(expected, outcome, now.wall, ttl)
         })?;
         if let Written::Done(record) = &write {
             self.notify_holder(id, record.node());
@@ -79,7 +78,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
         Ok(write)
     }
 
-    async fn delete(&self, id: &OperationId, version: Version) -> Result<Written<T>, StoreError> {
+    async fn delete(&self, id: &OperationId, expected: Stamp) -> Result<Written<T>, StoreError> {
         let now = self.now().tick;
         let hashed = self.hashed(id);
         let removed = loop {
@@ -98,7 +97,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
                 continue; // another operation has the id now
             }
             let record = &entry.record;
-            if record.version() != Some(version) || !record.operation().state().is_terminal() {
+            if record.stamp() != Some(expected) || !record.operation().state().is_terminal() {
                 return Ok(Written::Lost(record.clone()));
             }
             let expires = entry.expires();

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::Record;
 use crate::{
     operation::{Outcome, Progress, State, Status},
-    store::{FencingToken, NodeId, Version, history::PastVersion},
+    store::{FencingToken, NodeId, Stamp, Version, history::PastVersion},
 };
 
 /// The result of a conditional change made to a record in place.
@@ -82,12 +82,12 @@ impl<T> Record<T> {
     /// Applies [`force_finished`](Self::force_finished) in place.
     pub(crate) fn force_finish(
         &mut self,
-        version: Version,
+        expected: Stamp,
         outcome: Outcome<T>,
         at: SystemTime,
         ttl: Duration,
     ) -> ChangeOutcome {
-        if self.version != Some(version) || self.operation.state().is_terminal() {
+        if self.stamp() != Some(expected) || self.operation.state().is_terminal() {
             return ChangeOutcome::Refused;
         }
         self.token = self.token.next();

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::{ChangeOutcome, Record};
 use crate::{
     operation::{Outcome, Progress},
-    store::{FencingToken, NodeId, Version},
+    store::{FencingToken, NodeId, Stamp},
 };
 
 /// The result of a conditional change.
@@ -48,17 +48,17 @@ impl<T> Record<T> {
         self.step(|next| next.finish(token, outcome, progress, at, ttl))
     }
 
-    /// Records an outcome requested from outside (a cancellation), at the version that was seen.
+    /// Records an outcome requested from outside (a cancellation), at the stamp that was seen.
     /// The holder can no longer write after that.
     #[must_use]
     pub fn force_finished(
         &self,
-        version: Version,
+        expected: Stamp,
         outcome: Outcome<T>,
         at: SystemTime,
         ttl: Duration,
     ) -> Step<T> {
-        self.step(|next| next.force_finish(version, outcome, at, ttl))
+        self.step(|next| next.force_finish(expected, outcome, at, ttl))
     }
 
     /// Reclaims the lease for `node`, with a higher token.

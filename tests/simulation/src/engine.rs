@@ -24,9 +24,9 @@ use tower_operations::{
     OperationId,
     engine::{
         Cell, CellReader, Engine, Inserted, LapsedCell, LeaseChange, NewCell, NextCell, Notice,
-        ReclaimFilter, Replaced, Stamp,
+        ReclaimFilter, Replaced,
     },
-    store::{LeaseHandle, StoreError, StoreResult},
+    store::{LeaseHandle, Stamp, StoreError, StoreResult},
     testing::TaskGroup,
 };
 

@@ -17,7 +17,7 @@ use tower_operations::{
     store::{
         Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
         LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Placed, Reclaimed, Record,
-        Repository, Reservation, Store, StoreError, Version, Watch, Written,
+        Repository, Reservation, Stamp, Store, StoreError, Version, Watch, Written,
     },
 };
 
@@ -223,22 +223,18 @@ impl Repository for Hooked {
     async fn force_finish(
         &self,
         id: &OperationId,
-        version: Version,
+        expected: Stamp,
         outcome: Outcome<RecordedResponse>,
     ) -> Answer<Written<RecordedResponse>> {
         self.around(
             Call::ForceFinish,
-            self.inner.force_finish(id, version, outcome),
+            self.inner.force_finish(id, expected, outcome),
         )
         .await
     }
 
-    async fn delete(
-        &self,
-        id: &OperationId,
-        version: Version,
-    ) -> Answer<Written<RecordedResponse>> {
-        self.around(Call::Delete, self.inner.delete(id, version))
+    async fn delete(&self, id: &OperationId, expected: Stamp) -> Answer<Written<RecordedResponse>> {
+        self.around(Call::Delete, self.inner.delete(id, expected))
             .await
     }
 }

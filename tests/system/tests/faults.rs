@@ -16,7 +16,7 @@ use tower_operations::{
     store::{
         Created, FencingToken, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig, LeaseHandle,
         List, ListQuery, NewOperation, NodeId, Page, Purge, Reclaimed, Record, Repository,
-        Reservation, Store, StoreError, Version, Watch, Written,
+        Reservation, Stamp, Store, StoreError, Version, Watch, Written,
     },
 };
 use tower_operations_conformance as conformance;
@@ -142,27 +142,23 @@ impl<R: Repository<Output = RecordedResponse>> Repository for Flaky<R> {
         self.retry(finish).await
     }
 
-    // A forced finish is conditional on a version, so a retry cannot tell its own success
+    // A forced finish is conditional on a stamp, so a retry cannot tell its own success
     // from that of another call. The caller reads the operation again instead.
     async fn force_finish(
         &self,
         id: &OperationId,
-        version: Version,
+        expected: Stamp,
         outcome: Outcome<RecordedResponse>,
     ) -> Answer<Written<RecordedResponse>> {
-        self.inner.force_finish(id, version, outcome).await
+        self.inner.force_finish(id, expected, outcome).await
     }
 
-    async fn delete(
-        &self,
-        id: &OperationId,
-        version: Version,
-    ) -> Answer<Written<RecordedResponse>> {
+    async fn delete(&self, id: &OperationId, expected: Stamp) -> Answer<Written<RecordedResponse>> {
         self.created
             .lock()
             .unwrap()
             .retain(|(known, _)| known != id);
-        self.inner.delete(id, version).await
+        self.inner.delete(id, expected).await
     }
 }
 

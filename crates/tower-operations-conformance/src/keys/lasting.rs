@@ -11,7 +11,7 @@ use tower_operations::{
 use super::{
     super::subject::{
         SHORT, assert_absent, assert_expire, create, done, finish, in_time, law, new_owner, ok,
-        together, version,
+        stamp, together,
     },
     ask, assert_shut,
     creating::assert_existing,
@@ -27,13 +27,13 @@ where
         let key = new_key(new_owner());
         let record = create(&**store, keyed(&key)).await;
         let ended = finish(&**store, &record).await;
-        let (id, version) = (ended.operation().id().clone(), version(&ended));
+        let (id, stamp) = (ended.operation().id().clone(), stamp(&ended));
         let found = together((0..4).map(|number| {
             let (store, key, id) = (Arc::clone(store), key.clone(), id.clone());
             async move {
                 match (number + round) % 4 {
                     0 => {
-                        let deleted = ok(store.delete(&id, version).await);
+                        let deleted = ok(store.delete(&id, stamp).await);
                         done(2, deleted, "deleting").operation().id().clone()
                     }
                     1 => found_by_reserving(&*store, &key).await.0,
@@ -112,7 +112,7 @@ where
     let key = new_key(None);
     let ended = finish(store, &create(store, keyed(&key)).await).await;
     let id = ended.operation().id();
-    done(2, ok(store.delete(id, version(&ended)).await), "deleting");
+    done(2, ok(store.delete(id, stamp(&ended)).await), "deleting");
     sleep(SHORT).await;
     let what = "reserving the key of an operation that would have expired";
     in_time(8, what, async {

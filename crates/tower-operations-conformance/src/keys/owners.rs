@@ -11,8 +11,8 @@ use super::{
     super::{
         recorded::assert_same,
         subject::{
-            Seen, assert_absent, create, done, finish, law, new_owner, ok, response, together,
-            unique, version,
+            Seen, assert_absent, create, done, finish, law, new_owner, ok, response, stamp,
+            together, unique,
         },
     },
     ask,
@@ -97,7 +97,7 @@ where
         for other in &others {
             let theirs = create(store, keyed(other)).await;
             let ended = finish(store, &theirs).await;
-            let deleted = store.delete(theirs.operation().id(), version(&ended));
+            let deleted = store.delete(theirs.operation().id(), stamp(&ended));
             done(2, ok(deleted.await), "deleting");
             assert_existing(store, keyed(&key), &mine).await;
         }

@@ -10,8 +10,7 @@ use tower_operations::{
 
 use super::{
     super::subject::{
-        HELD, LONG, SETTLED, STUCK, assert_unchanged, done, finish, join, law, no_token, ok,
-        version,
+        HELD, LONG, SETTLED, STUCK, assert_unchanged, done, finish, join, law, no_token, ok, stamp,
     },
     TERM, held, held_by, lease, try_to_take,
 };
@@ -40,11 +39,11 @@ where
     let kept = [held_by(store, &mine).await, held_by(store, &mine).await];
     let canceled = held_by(store, &mine).await;
     let force_finished = canceled.operation().id();
-    let force_finished = store.force_finish(force_finished, version(&canceled), Outcome::Canceled);
+    let force_finished = store.force_finish(force_finished, stamp(&canceled), Outcome::Canceled);
     done(2, ok(force_finished.await), "force-finishing");
     let deleted = finish(store, &held_by(store, &mine).await).await;
     let id = deleted.operation().id();
-    done(2, ok(store.delete(id, version(&deleted)).await), "deleting");
+    done(2, ok(store.delete(id, stamp(&deleted)).await), "deleting");
     let never = LeaseHandle::new(OperationId::new(), kept[0].token());
     let stranger = LeaseHandle {
         token: no_token(),
@@ -94,7 +93,7 @@ where
         };
         sleep(SETTLED).await;
         let id = record.operation().id();
-        let force_finished = store.force_finish(id, version(&record), Outcome::Canceled);
+        let force_finished = store.force_finish(id, stamp(&record), Outcome::Canceled);
         done(2, ok(force_finished.await), "force-finishing");
         let listening_to = listening.abort_handle();
         match timeout(STUCK, join(listening)).await {
@@ -129,7 +128,7 @@ where
     }
     let record = held_by(store, &other).await;
     let id = record.operation().id();
-    let force_finished = store.force_finish(id, version(&record), Outcome::Canceled);
+    let force_finished = store.force_finish(id, stamp(&record), Outcome::Canceled);
     done(2, ok(force_finished.await), "force-finishing");
     let at_most = Duration::from_millis(200);
     let late = at_most + Duration::from_secs(2);

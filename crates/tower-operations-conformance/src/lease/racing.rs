@@ -15,7 +15,7 @@ use tower_operations::{
 use super::{
     super::subject::{
         LONG, Seen, SubjectHistory, WriteAnswer, assert_follows, assert_unchanged, in_time, law,
-        ok, read, success, together, version,
+        ok, read, stamp, success, together,
     },
     held, held_by, lease, try_to_take,
 };
@@ -104,7 +104,7 @@ where
                 match (number + round) % 3 {
                     0 => Some(ok(store.finish(id, token, success("done"), None).await)),
                     1 => {
-                        let canceled = store.force_finish(id, version(&record), Outcome::Canceled);
+                        let canceled = store.force_finish(id, stamp(&record), Outcome::Canceled);
                         Some(ok(canceled.await))
                     }
                     _ => {

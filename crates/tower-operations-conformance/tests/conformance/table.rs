@@ -23,7 +23,7 @@ use tower_operations::{
     store::{
         Created, Cursor, FencingToken, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
         LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Placed, Purge, Reclaimed,
-        Record, Repository, Reservation, Step, Store, StoreError, Version, Watch, Written,
+        Record, Repository, Reservation, Stamp, Step, Store, StoreError, Version, Watch, Written,
     },
 };
 
@@ -49,8 +49,10 @@ pub(crate) enum Fault {
     ReportIgnoresTheToken,
     FinishIgnoresTheToken,
     ForceFinishIgnoresTheVersion,
+    ForceFinishIgnoresTheToken,
     ForceFinishKeepsTheHolder,
     DeleteIgnoresTheVersion,
+    DeleteIgnoresTheToken,
     DeleteTakesLiveOperations,
     OutcomesAreOverwritten,
     VersionsAreConstant,
@@ -653,16 +655,17 @@ impl Repository for Table {
     async fn force_finish(
         &self,
         id: &OperationId,
-        version: Version,
+        expected: Stamp,
         outcome: Outcome<RecordedResponse>,
     ) -> Result<Written<RecordedResponse>> {
         let outcome = self.stored(outcome);
         let step = |record: &Record<RecordedResponse>| {
-            let version = match self.breaks(Fault::ForceFinishIgnoresTheVersion) {
-                true => record.version().unwrap(),
-                false => version,
-            };
-            match record.force_finished(version, outcome, SystemTime::now(), self.ttl) {
+            let current = record.stamp().unwrap();
+            let is_ignored = self.breaks(Fault::ForceFinishIgnoresTheVersion)
+                || self.breaks(Fault::ForceFinishIgnoresTheToken)
+                    && current.version == expected.version;
+            let expected = if is_ignored { current } else { expected };
+            match record.force_finished(expected, outcome, SystemTime::now(), self.ttl) {
                 Step::Next(next) if self.breaks(Fault::ForceFinishKeepsTheHolder) => {
                     Step::Next(next.with_holder(record.token(), record.node().cloned()))
                 }
@@ -687,17 +690,15 @@ impl Repository for Table {
         Ok(write)
     }
 
-    async fn delete(
-        &self,
-        id: &OperationId,
-        version: Version,
-    ) -> Result<Written<RecordedResponse>> {
+    async fn delete(&self, id: &OperationId, expected: Stamp) -> Result<Written<RecordedResponse>> {
         let mut rows = self.rows().await;
         let Some(row) = self.find(&rows, id) else {
             return Ok(Written::Gone);
         };
-        let is_current =
-            row.record.version() == Some(version) || self.breaks(Fault::DeleteIgnoresTheVersion);
+        let is_current = row.record.stamp() == Some(expected)
+            || self.breaks(Fault::DeleteIgnoresTheVersion)
+            || self.breaks(Fault::DeleteIgnoresTheToken)
+                && row.record.version() == Some(expected.version);
         let is_deletable = has_ended(&row.record) || self.breaks(Fault::DeleteTakesLiveOperations);
         if !is_current || !is_deletable {
             return Ok(Written::Lost(row.record));

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, raw_sql};
 use tokio::time::timeout;
 use tower_operations::{
     OperationId, Outcome,
-    store::{Created, FencingToken, Repository, Store, StoreError, Version, Written},
+    store::{Created, FencingToken, Repository, Stamp, Store, StoreError, Version, Written},
 };
 use tower_operations_postgres::PostgresStore;
 
@@ -113,11 +113,12 @@ async fn concurrent_changes_of_one_operation_happen_once() {
     let server = Postgres::start().await;
     let stores = [store(&server).await, store(&server).await];
     for _ in 0..20 {
-        let (id, _) = create(&stores[0]).await;
+        let (id, token) = create(&stores[0]).await;
+        let first = Stamp::new(Version::FIRST, token);
         let ends = (0..6).map(|number| {
             let outcome = Outcome::CanceledFor(format!("by {number}").into());
             let (store, id) = (stores[number % 2].clone(), id.clone());
-            async move { store.force_finish(&id, Version::FIRST, outcome).await }
+            async move { store.force_finish(&id, first, outcome).await }
         });
         let ends = join_all(ends).await;
         let done: Vec<_> = (ends.iter())

@@ -93,7 +93,7 @@ async fn keys_of_the_first_version_are_scoped_by_owner() {
         .await
         .unwrap();
     let ended = store.get(id).await.unwrap().unwrap();
-    store.delete(id, ended.version().unwrap()).await.unwrap();
+    store.delete(id, ended.stamp().unwrap()).await.unwrap();
     let deleted = reserve_key(&ada_key("key-5"), FencingToken::random()).await;
     assert!(matches!(deleted, Reservation::Deleted(_)), "{deleted:?}");
 }

@@ -168,7 +168,7 @@ async fn concurrent_purges_leave_no_rows() {
                     if round % 2 == 0
                         && let tower_operations::store::Written::Done(record) = finished
                     {
-                        store.delete(&id, record.version().unwrap()).await.unwrap();
+                        store.delete(&id, record.stamp().unwrap()).await.unwrap();
                     }
                 }
                 store.purge(2).await.unwrap();

@@ -99,12 +99,9 @@ async fn a_repeated_change_is_applied_once() {
     }
 
     proxy.cut_answer_to("DELETE");
-    let version = committed.version().unwrap();
-    store.delete(&id, version).await.unwrap_err();
-    assert!(matches!(
-        store.delete(&id, version).await,
-        Ok(Written::Gone)
-    ));
+    let stamp = committed.stamp().unwrap();
+    store.delete(&id, stamp).await.unwrap_err();
+    assert!(matches!(store.delete(&id, stamp).await, Ok(Written::Gone)));
     assert_eq!(proxy.cuts(), 3);
 }
 

@@ -11,7 +11,9 @@ use test_support::runtime::one_worker;
 use tokio::time::{Instant, sleep, timeout};
 use tower_operations::{
     Outcome,
-    store::{Lease, LeaseConfig, LeaseHandle, NewOperation, NodeId, Repository, Version, Watch},
+    store::{
+        Lease, LeaseConfig, LeaseHandle, NewOperation, NodeId, Repository, Stamp, Version, Watch,
+    },
 };
 use tower_operations_postgres::PostgresStore;
 
@@ -86,9 +88,10 @@ async fn a_node_is_notified_of_a_revoked_lease() {
     let new = NewOperation::new(tower_operations::OperationId::new())
         .with_lease(LeaseConfig::new(node.clone(), minute));
     let id = new.id.clone();
+    let first = Stamp::new(Version::FIRST, new.token);
     nodes[0].create(new).await.unwrap();
     nodes[1]
-        .force_finish(&id, Version::FIRST, Outcome::Canceled)
+        .force_finish(&id, first, Outcome::Canceled)
         .await
         .unwrap();
     let revoked_ids = timeout(SOON, nodes[0].revoked(&node, minute)).await;

@@ -60,7 +60,7 @@ async fn each_step_of_an_operation_is_one_statement() {
     assert_statements("a wait for an earlier change", 1);
     store.list(&ListQuery::new(None, 10)).await.unwrap();
     assert_statements("list", 1);
-    store.delete(&id, record.version().unwrap()).await.unwrap();
+    store.delete(&id, record.stamp().unwrap()).await.unwrap();
     assert_statements("read and delete", 2);
     store.purge(100).await.unwrap();
     assert_statements("purge: operations, then keys", 2);

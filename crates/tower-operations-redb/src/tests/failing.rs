@@ -138,8 +138,8 @@ async fn script(store: &RedbStore) -> usize {
     let found = sure!(store.reserve(&name, FencingToken::random(), TERM));
     assert!(matches!(found, Reservation::Operation(_)), "{found:?}");
 
-    let version = record.version().unwrap();
-    let forgotten = sure!(store.delete(&id, version));
+    let stamp = record.stamp().unwrap();
+    let forgotten = sure!(store.delete(&id, stamp));
     assert!(matches!(forgotten, Written::Done(_) | Written::Gone));
     assert!(sure!(store.get(&id)).is_none());
     let found = sure!(store.reserve(&name, FencingToken::random(), TERM));

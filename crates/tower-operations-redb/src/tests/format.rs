@@ -10,10 +10,10 @@ use ::redb::{Database, ReadableDatabase};
 use tower_operations::{
     engine::{
         CellQuery, CellReader, Engine, EngineKeys, EngineList, Inserted, KeyState, LapsedCell,
-        NewCell, NextCell, ReclaimFilter, Replaced, Stamp,
+        NewCell, NextCell, ReclaimFilter, Replaced,
     },
     operation::{OperationId, State},
-    store::{FencingToken, IdempotencyKey, Owner, Version},
+    store::{FencingToken, IdempotencyKey, Owner, Stamp, Version},
 };
 
 use super::{

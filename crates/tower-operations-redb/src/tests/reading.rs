@@ -150,7 +150,7 @@ async fn latest_writes_are_read_in_place_unless_they_are_large() {
     let foreign = now(Some(&other)).expect("a head is small");
     assert_eq!(foreign.operation().state(), State::Succeeded);
     assert!(foreign.operation().response().is_none());
-    store.delete(&id, record.version().unwrap()).await.unwrap();
+    store.delete(&id, record.stamp().unwrap()).await.unwrap();
     assert!(store.get_now(&id).is_none());
     assert!(store.get(&id).await.unwrap().is_none());
 

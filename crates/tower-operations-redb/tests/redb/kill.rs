@@ -69,8 +69,8 @@ async fn victim() {
                 print_step("finished", &id);
                 if id.to_string().ends_with(['0', '1', '2', '3']) {
                     print_step("forgetting", &id);
-                    let version = record.version().unwrap();
-                    store.delete(&id, version).await.unwrap();
+                    let stamp = record.stamp().unwrap();
+                    store.delete(&id, stamp).await.unwrap();
                     print_step("forgotten", &id);
                 }
             }

@@ -119,7 +119,7 @@ async fn a_write_without_an_answer_can_be_repeated() {
         assert_eq!(finished.version().unwrap().get(), 3, "written once");
 
         proxy.cut("EVALSHA");
-        let delete = || store.delete(&id, finished.version().unwrap());
+        let delete = || store.delete(&id, finished.stamp().unwrap());
         assert!(delete().await.unwrap_err().is_transient());
         assert!(matches!(delete().await.unwrap(), Written::Gone));
     }

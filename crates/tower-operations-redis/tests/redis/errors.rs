@@ -122,7 +122,7 @@ async fn a_full_server_refuses_new_operations_and_finishes_old_ones() {
     assert!(store.renew(&lease(term), &[held]).await.unwrap().is_empty());
     done(store.start(id, holder).await);
     let ended = done(store.finish(id, holder, success("done"), None).await);
-    done(store.delete(id, ended.version().unwrap()).await);
+    done(store.delete(id, ended.stamp().unwrap()).await);
     assert!(
         store
             .release_reservation(&key("mine"), token)

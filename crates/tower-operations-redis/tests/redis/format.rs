@@ -70,8 +70,8 @@ async fn write(store: &RedisStore) {
     let gone = store
         .finish(&id("gone"), gone.token(), Outcome::Canceled, None)
         .await;
-    let version = done(gone).version().unwrap();
-    done(store.delete(&id("gone"), version).await);
+    let stamp = done(gone).stamp().unwrap();
+    done(store.delete(&id("gone"), stamp).await);
 
     let token = FencingToken::from_number(77);
     let key_of_another = owned("reserved");
@@ -259,8 +259,8 @@ async fn read_and_write(format: &str) {
             .finish(&held.id, held.token, success("done"), None)
             .await,
     );
-    let version = ended.version().unwrap();
-    done(store.delete(&held.id, version).await);
+    let stamp = ended.stamp().unwrap();
+    done(store.delete(&held.id, stamp).await);
     let deleted = reserve_key(owned("of held")).await;
     assert!(matches!(deleted, Reservation::Deleted(_)), "{deleted:?}");
 }

@@ -55,10 +55,7 @@ async fn a_node_is_notified_of_a_revoked_lease() {
     let since = Instant::now();
     let outcome = tower_operations::Outcome::Canceled;
     let id = record.operation().id();
-    done(
-        far.force_finish(id, record.version().unwrap(), outcome)
-            .await,
-    );
+    done(far.force_finish(id, record.stamp().unwrap(), outcome).await);
     let revoked_ids = near.revoked(&node, LONG).await.unwrap();
     assert_eq!(revoked_ids, std::slice::from_ref(id));
     assert!(since.elapsed() < SOON);

@@ -54,7 +54,7 @@ async fn expired_operations_leave_no_data() {
         let (id, token) = (record.operation().id(), record.token());
         let ended = done(store.finish(id, token, success("done"), None).await);
         if number % 10 == 0 {
-            done(store.delete(id, ended.version().unwrap()).await);
+            done(store.delete(id, ended.stamp().unwrap()).await);
         }
     }
     let token = FencingToken::random();

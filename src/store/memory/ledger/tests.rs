@@ -78,7 +78,7 @@ async fn removed_entries_leave_nothing_in_the_ledger() {
         let outcome = Outcome::Succeeded(Some("done".repeat(n)));
         let ended = store.finish(&id, token, outcome, None).await.unwrap();
         if let (Written::Done(record), 0) = (ended, n % 8) {
-            store.delete(&id, record.version().unwrap()).await.unwrap();
+            store.delete(&id, record.stamp().unwrap()).await.unwrap();
         }
         tokio::time::advance(second / 4).await;
     }

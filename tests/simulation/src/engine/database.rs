@@ -8,7 +8,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tower_operations::{
     OperationId, Owner, State,
-    engine::{Cell, Inserted, LeaseChange, NewCell, NextCell, Replaced, Stamp},
+    engine::{Cell, Inserted, LeaseChange, NewCell, NextCell, Replaced},
+    store::Stamp,
 };
 
 use crate::{Mutant, bug::PlantedBug, journal::Journal};

@@ -7,8 +7,8 @@ use std::{
 
 use tower_operations::{
     OperationId,
-    engine::{LeaseChange, NextCell, Stamp},
-    store::FencingToken,
+    engine::{LeaseChange, NextCell},
+    store::{FencingToken, Stamp},
 };
 
 use super::needs_lapse;

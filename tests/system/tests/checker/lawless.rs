@@ -11,7 +11,7 @@ use tower_operations::{
     MemoryStore, Operation, OperationId, Outcome, Progress, RecordedResponse, Snapshot,
     store::{
         Created, FencingToken, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig, LeaseHandle,
-        NewOperation, NodeId, Reclaimed, Record, Repository, Reservation, Store, StoreError,
+        NewOperation, NodeId, Reclaimed, Record, Repository, Reservation, Stamp, Store, StoreError,
         Version, Watch, Written,
     },
 };
@@ -176,24 +176,23 @@ impl Repository for FaultyStore {
     async fn force_finish(
         &self,
         id: &OperationId,
-        version: Version,
+        expected: Stamp,
         outcome: Outcome<RecordedResponse>,
     ) -> Answer<Written<RecordedResponse>> {
-        self.memory().await.force_finish(id, version, outcome).await
+        self.memory()
+            .await
+            .force_finish(id, expected, outcome)
+            .await
     }
 
-    async fn delete(
-        &self,
-        id: &OperationId,
-        version: Version,
-    ) -> Answer<Written<RecordedResponse>> {
+    async fn delete(&self, id: &OperationId, expected: Stamp) -> Answer<Written<RecordedResponse>> {
         let memory = self.memory().await;
         if self.breaks(Law::Deletion)
             && let Some(record) = memory.get(id).await?
         {
             return Ok(Written::Done(record));
         }
-        memory.delete(id, version).await
+        memory.delete(id, expected).await
     }
 }
 
