@@ -168,7 +168,7 @@ async fn layers_and_their_clones_share_one_bound_and_spawn_no_task() {
         statuses.push(service.oneshot(request).await.unwrap().status().as_u16());
     }
     assert_eq!(statuses, [202, 503, 503]);
-    assert_eq!(drain.in_flight(), 1);
+    assert_eq!(drain.in_flight().operations, 1);
 }
 
 #[tokio::test]
@@ -189,7 +189,7 @@ async fn a_refused_request_has_retry_after_and_releases_its_permit() {
         response.headers()["content-type"],
         "application/problem+json"
     );
-    assert_eq!(drain.in_flight(), 0);
+    assert_eq!(drain.in_flight().operations, 0);
     assert_eq!(calls.load(SeqCst), 0);
 }
 
@@ -217,9 +217,9 @@ async fn a_silent_store_is_a_503_after_the_create_timeout() {
     assert_eq!(start.elapsed(), Duration::from_secs(3));
     // The create may still take effect. The operation stays in flight for a
     // lease term, and is ended when it appears.
-    assert_eq!(drain.in_flight(), 1);
+    assert_eq!(drain.in_flight().operations, 1);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(drain.in_flight(), 0);
+    assert_eq!(drain.in_flight().operations, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -477,12 +477,15 @@ async fn a_client_refused_at_the_bound_reads_the_503_whatever_it_sends() {
     answer.problem(503, "overloaded");
     assert_closes(&mut raw, &answer, true).await;
 
-    assert_eq!(world.drain.in_flight(), 1);
+    assert_eq!(world.drain.in_flight().operations, 1);
     assert_eq!(world.store.len(), 1);
 
     world.release_handlers();
     wait_for_end(&mut client, &location).await;
-    until("a permit is free again", || world.drain.in_flight() == 0).await;
+    until("a permit is free again", || {
+        world.drain.in_flight().operations == 0
+    })
+    .await;
     let next = client.post("/reports", "next").await.accepted();
     wait_for_end(&mut client, &next).await;
     assert_eq!(world.calls(), 2);
@@ -531,7 +534,12 @@ async fn a_client_refused_at_the_end_of_a_drain_reads_the_503_whatever_it_sends(
                 .await
                 .unwrap();
             match mode {
-                "always" => until("the request is in flight", || drain.in_flight() == 1).await,
+                "always" => {
+                    until("the request is in flight", || {
+                        drain.in_flight().operations == 1
+                    })
+                    .await;
+                }
                 _ => {
                     until("the service is called", || {
                         begin_receiver.has_changed().unwrap_or(true)
@@ -764,7 +772,7 @@ async fn an_incomplete_body_leaves_no_operation() {
         raw.send(request).await.unwrap();
         drop(raw);
         world.server.ended(index + 1).await;
-        assert_eq!(world.drain.in_flight(), 0);
+        assert_eq!(world.drain.in_flight().operations, 0);
     }
     world.assert_untouched();
     world.assert_idle().await;
@@ -780,9 +788,15 @@ async fn a_reset_http_2_stream_leaves_no_operation() {
         let mut stream = client.stream();
         let request = Request::post("/reports").body(body).unwrap();
         let client_task = tokio::spawn(async move { stream.open(request).await.map(drop) });
-        until("the request is admitted", || world.drain.in_flight() == 1).await;
+        until("the request is admitted", || {
+            world.drain.in_flight().operations == 1
+        })
+        .await;
         client_task.abort();
-        until("the request is dropped", || world.drain.in_flight() == 0).await;
+        until("the request is dropped", || {
+            world.drain.in_flight().operations == 0
+        })
+        .await;
     }
     world.assert_untouched();
     let location = client.post("/reports", "whole").await.accepted();
@@ -802,7 +816,11 @@ async fn a_disconnect_within_the_request_leaves_no_operation() {
         raw.send(&whole[..length]).await.unwrap();
         drop(raw);
         world.server.ended(index + 1).await;
-        assert_eq!(world.drain.in_flight(), 0, "after {length} bytes");
+        assert_eq!(
+            world.drain.in_flight().operations,
+            0,
+            "after {length} bytes"
+        );
     }
     world.assert_untouched();
     world.assert_idle().await;
@@ -822,7 +840,7 @@ async fn a_disconnect_during_the_create_leaves_an_operation_that_finishes() {
     create.wait_for_calls(1).await;
     drop(raw);
     world.server.ended(1).await;
-    assert_eq!(world.drain.in_flight(), 1);
+    assert_eq!(world.drain.in_flight().operations, 1);
     create.open();
     world.assert_one_operation_finishes().await;
 }
@@ -838,7 +856,7 @@ async fn a_disconnect_after_the_202_leaves_an_operation_that_finishes() {
     raw.answer().await.accepted();
     drop(raw);
     world.server.ended(1).await;
-    assert_eq!(world.drain.in_flight(), 1);
+    assert_eq!(world.drain.in_flight().operations, 1);
     world.release_handlers();
     world.assert_one_operation_finishes().await;
 }
@@ -854,7 +872,10 @@ async fn a_disconnect_after_the_request_leaves_nothing_or_an_operation_that_fini
             .unwrap();
     }
     world.server.ended(CLIENTS).await;
-    until("nothing is in flight", || world.drain.in_flight() == 0).await;
+    until("nothing is in flight", || {
+        world.drain.in_flight().operations == 0
+    })
+    .await;
     let operations = world.operations().await;
     assert_eq!(operations.len(), world.calls());
     for record in operations {
@@ -1080,7 +1101,10 @@ async fn an_uncertain_create_with_a_503_never_runs() {
     .await;
     let mut client = world.server.http1().await;
     assert_unavailable(&client.post("/reports", "four").await);
-    until("a permit is free again", || world.drain.in_flight() == 0).await;
+    until("a permit is free again", || {
+        world.drain.in_flight().operations == 0
+    })
+    .await;
     assert_eq!(world.calls(), 0);
     // The operation is ended nevertheless.
     let start = Instant::now();
@@ -1148,11 +1172,14 @@ async fn an_uncertain_create_stays_in_flight_until_it_is_ended() {
             true => assert_eq!(answer.text(), "4"),
             false => assert_unavailable(&answer),
         }
-        assert_eq!(world.drain.in_flight(), 1);
+        assert_eq!(world.drain.in_flight().operations, 1);
         let refused = client.post("/reports", "four").await;
         refused.problem(503, "overloaded");
         is_down.store(false, SeqCst);
-        until("a permit is free again", || world.drain.in_flight() == 0).await;
+        until("a permit is free again", || {
+            world.drain.in_flight().operations == 0
+        })
+        .await;
         let operations = world.operations().await;
         assert_eq!(operations.len(), 1);
         let problem = operations[0]
@@ -1187,7 +1214,7 @@ async fn an_outcome_is_recorded_after_an_outage_of_the_store() {
             assert_eq!(answer.member("state"), "running");
             let answer = client.get(&format!("{location}/result")).await;
             assert_eq!(answer.status, StatusCode::ACCEPTED);
-            assert_eq!(world.drain.in_flight(), 1);
+            assert_eq!(world.drain.in_flight().operations, 1);
         }
         is_up.store(true, SeqCst);
         assert_eq!(
@@ -1725,6 +1752,6 @@ async fn a_passed_through_response_ends_with_its_client() {
     drop(client);
     until("the inner body is dropped", || is_dropped.load(SeqCst)).await;
     assert!(store.is_empty());
-    assert_eq!(drain.in_flight(), 0);
+    assert_eq!(drain.in_flight().operations, 0);
     server.stop().await;
 }

@@ -534,17 +534,17 @@ async fn clones_of_a_drain_share_the_earliest_deadline_and_the_report() {
     let pending_answer = setup.send(request("handling=strict"), 600 * SECOND);
     let id = id_of(&pending_answer.answer().await.1);
     let (one, other) = (setup.drain.clone(), setup.drain.clone());
-    assert_eq!(one.in_flight(), 1);
+    assert_eq!(one.in_flight().operations, 1);
     let long = tokio::spawn(async move { one.drain(600 * SECOND).await });
     sleep(5 * SECOND).await;
-    assert_eq!(other.in_flight(), 1);
+    assert_eq!(other.in_flight().operations, 1);
     let short = other.drain(5 * SECOND).await;
     assert_eq!(short.interrupted, [id]);
     assert_eq!(short.took.as_secs(), 10);
     assert_eq!(long.await.unwrap(), short);
     // A later drain with a longer deadline changes nothing.
     assert_eq!(setup.drain.drain(60 * SECOND).await, short);
-    assert_eq!(setup.drain.in_flight(), 0);
+    assert_eq!(setup.drain.in_flight().operations, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -715,7 +715,7 @@ async fn a_cancel_right_after_the_create_stops_a_held_call() {
     let response = held_service.oneshot(post()).await.unwrap();
     assert_eq!(response.status(), StatusCode::ACCEPTED);
     let accepted = Instant::now();
-    while drain.in_flight() > 1 {
+    while drain.in_flight().operations > 1 {
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert!(
             accepted.elapsed() < Duration::from_secs(2),

@@ -1664,7 +1664,7 @@ async fn an_answer_being_stored_is_in_flight() {
             async move { send(&layer, &healthy_service(), post(Mode::After, &[KEY])).await },
         );
     tokio::task::yield_now().await;
-    assert_eq!(drain.in_flight(), 1);
+    assert_eq!(drain.in_flight().operations, 1);
     assert!(drain.drain(Duration::from_secs(60)).await.is_clean());
     assert_eq!(start.elapsed().as_secs(), 3);
     assert_eq!(answer.await.unwrap().status, 200);

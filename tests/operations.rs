@@ -157,12 +157,15 @@ async fn clones_layers_and_handles_share_the_bound_on_operations_in_flight() {
     let refused = first.layer(service_fn(hang)).oneshot(post("ada")).await;
     assert_eq!(refused.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(
-        (operations.in_flight(), clone.drain_handle().in_flight()),
+        (
+            operations.in_flight().operations,
+            clone.drain_handle().in_flight().operations
+        ),
         (2, 2)
     );
     let report = clone.drain(Duration::ZERO).await;
     assert_eq!(report.interrupted.len(), 2);
-    assert_eq!(operations.in_flight(), 0);
+    assert_eq!(operations.in_flight().operations, 0);
 }
 
 #[tokio::test]

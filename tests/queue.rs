@@ -793,11 +793,11 @@ async fn a_failed_dispatch_stays_in_flight_until_it_is_ended() {
     for _ in 0..3 {
         let response = service.clone().oneshot(post()).await.unwrap();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!((operations.in_flight(), store.len()), (1, 1));
+        assert_eq!((operations.in_flight().operations, store.len()), (1, 1));
     }
     is_down.store(false, SeqCst);
     tokio::time::sleep(Duration::from_secs(10)).await;
-    assert_eq!(operations.in_flight(), 0);
+    assert_eq!(operations.in_flight().operations, 0);
     let record = only_operation(&store).await;
     assert_eq!(record.operation().state(), State::Failed);
     // A drain does not wait for the store, because the clients have their answers.

@@ -406,6 +406,11 @@ async fn every_dialect_names_the_bound_that_was_reached() {
             Bound::InFlightPerOwner,
             "Too many operations are in flight for this owner",
         ),
+        (Bound::BytesInFlight, "Too many bytes are in flight"),
+        (
+            Bound::BytesInFlightPerOwner,
+            "Too many bytes are in flight for this owner",
+        ),
         (Bound::Store, "The store has no more room"),
         (
             Bound::StorePerOwner,

@@ -372,7 +372,7 @@ impl World {
     async fn wait_until_idle(&self) {
         let mode = self.mode;
         let case = format!("nothing is in flight, {mode:?}");
-        until(&case, || self.drain.in_flight() == 0).await;
+        until(&case, || self.drain.in_flight().operations == 0).await;
     }
 
     async fn operations(&self) -> Vec<Record<RecordedResponse>> {
@@ -525,7 +525,7 @@ async fn a_thousand_streams_of_one_connection_are_all_answered() {
             });
         }
         // No stream is answered before its body arrives.
-        let open = || world.drain.in_flight() + world.calls.passing.load(SeqCst);
+        let open = || world.drain.in_flight().operations + world.calls.passing.load(SeqCst);
         until("all streams are open", || open() == STREAMS).await;
         assert!(world.store.is_empty(), "{mode:?}");
         for (number, body) in bodies.into_iter().enumerate() {
@@ -592,7 +592,7 @@ async fn a_body_in_pieces_arrives_whole() {
                     let answer = client.send(request).await;
                     (client, answer)
                 });
-                let open = || world.drain.in_flight() + world.calls.passing.load(SeqCst);
+                let open = || world.drain.in_flight().operations + world.calls.passing.load(SeqCst);
                 until("the request is in progress", || {
                     open() == accepted.len() + 1
                 })
@@ -789,7 +789,10 @@ async fn a_disconnect_within_the_body_leaves_nothing() {
             let mut raw = world.server.raw().await;
             let head = mode.head(Expected::Accepted, 0, fields);
             raw.send(head + "4\r\nhalf").await.unwrap();
-            until("the request is admitted", || world.drain.in_flight() == 1).await;
+            until("the request is admitted", || {
+                world.drain.in_flight().operations == 1
+            })
+            .await;
             drop(raw);
             world.server.ended(index + 1).await;
             world.wait_until_idle().await;
@@ -800,7 +803,10 @@ async fn a_disconnect_within_the_body_leaves_nothing() {
         pieces.send("half".into()).unwrap();
         let request = mode.with_body(Expected::Accepted, 0, body);
         let client_task = tokio::spawn(async move { stream.open(request).await.map(drop) });
-        until("the request is admitted", || world.drain.in_flight() == 1).await;
+        until("the request is admitted", || {
+            world.drain.in_flight().operations == 1
+        })
+        .await;
         client_task.abort();
         world.wait_until_idle().await;
         // The handler is called only where bodies stream.
@@ -837,7 +843,7 @@ async fn a_disconnect_after_acceptance_changes_nothing() {
         world.server.ended(2).await;
 
         until("all calls have started", || world.started() == 11).await;
-        assert_eq!(world.drain.in_flight(), 11, "{mode:?}");
+        assert_eq!(world.drain.in_flight().operations, 11, "{mode:?}");
         assert_eq!(world.dropped(), 0, "{mode:?}");
         let mut client = world.server.http1().await;
         world.assert_results(&mut client, &accepted).await;

@@ -132,7 +132,7 @@ async fn a_spawned_operation_has_a_timeout_a_cancel_and_an_owner() {
     sleep(11 * SECOND).await;
     let (_, operation) = ask("GET", &timed_out, "ada").await;
     assert_eq!(operation["problem"]["type"], FailureKind::TimedOut.urn());
-    assert_eq!(operations.in_flight(), 0);
+    assert_eq!(operations.in_flight().operations, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,7 +204,7 @@ async fn a_refused_spawn_never_runs_even_if_its_operation_was_created() {
         .expect("the operation was ended");
     assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
     assert!(!has_run.load(SeqCst));
-    assert_eq!(operations.in_flight(), 0);
+    assert_eq!(operations.in_flight().operations, 0);
 }
 
 #[tokio::test(start_paused = true)]

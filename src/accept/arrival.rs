@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     operation::{BufferedBody, OperationId, RecordedResponse},
-    run::{AdmissionPermit, BufferedRequest, Runtime, current_span, operation_span},
+    run::{AdmissionPermit, BodyShare, BufferedRequest, Runtime, current_span, operation_span},
     store::{Lease, LeaseConfig, NewOperation, Owner},
     tower_util::MapRequest,
 };
@@ -205,6 +205,13 @@ where
             discard_after(version, &mut response, rest.into_rest());
         }
         response
+    }
+
+    /// Returns an empty share of the bytes in flight for the body.
+    pub(super) fn body_share(&self) -> BodyShare {
+        let knows_owners = self.policy.shared.owner.is_some();
+        let owner = knows_owners.then(|| self.owner.clone());
+        self.node.in_flight.bytes().share(owner)
     }
 
     /// Refuses the request, whose body is complete.

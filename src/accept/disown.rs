@@ -132,9 +132,9 @@ mod tests {
         assert_eq!(kept.strong_count(), 0, "its request is kept");
         let drain = Drain::new(Arc::clone(&node.in_flight));
         sleep(node.lease().term / 2).await;
-        assert_eq!(drain.in_flight(), 1);
+        assert_eq!(drain.in_flight().operations, 1);
         sleep(node.lease().term).await;
-        assert_eq!(drain.in_flight(), 0);
+        assert_eq!(drain.in_flight().operations, 0);
 
         // A drain does not wait for this.
         let creation = in_doubt(NewOperation::new(OperationId::new()));

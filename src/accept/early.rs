@@ -42,7 +42,7 @@ where
     };
     let collected = tokio::select! {
         biased;
-        collected = timeout(policy.run.running, collect(id, response, limit)) => collected,
+        collected = timeout(policy.run.running, collect(id, response, limit, in_flight.bytes())) => collected,
         () = in_flight.over().cancelled() => return RaceResult::Ended(RaceEnd::ShutDown),
     };
     let outcome = match collected {

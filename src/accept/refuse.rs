@@ -16,7 +16,7 @@ use crate::{
     dialect::{ApiError, Bound, RequestName},
     environment,
     operation::{BufferedBody, FailureKind, InvalidId, OperationId},
-    run::{AdmissionError, InFlight},
+    run::{AdmissionError, BytesExceeded, InFlight},
     store::{Record, StoreError},
 };
 
@@ -25,6 +25,8 @@ use crate::{
 pub(super) enum Refusal {
     Full,
     FullForOwner,
+    /// The body does not fit into the memory for bodies and results.
+    BytesExceeded(BytesExceeded),
     /// The store has no room for the operation.
     StoreFull,
     StoreFullForOwner,
@@ -66,6 +68,12 @@ impl From<AdmissionError> for Refusal {
     }
 }
 
+impl From<BytesExceeded> for Refusal {
+    fn from(exceeded: BytesExceeded) -> Self {
+        Self::BytesExceeded(exceeded)
+    }
+}
+
 impl Refusal {
     /// Returns the refusal for a store without room; `None` for any other error.
     pub(super) fn of_full_store(error: &StoreError) -> Option<Self> {
@@ -94,6 +102,10 @@ impl Refusal {
         let fault = match self {
             Self::Full => overloaded(Bound::InFlight),
             Self::FullForOwner => overloaded(Bound::InFlightPerOwner),
+            Self::BytesExceeded(BytesExceeded::ForAll) => overloaded(Bound::BytesInFlight),
+            Self::BytesExceeded(BytesExceeded::ForOwner) => {
+                overloaded(Bound::BytesInFlightPerOwner)
+            }
             Self::StoreFull => overloaded(Bound::Store),
             Self::StoreFullForOwner => overloaded(Bound::StorePerOwner),
             Self::Closed => ApiError::ShuttingDown { retry_after },

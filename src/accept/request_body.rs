@@ -14,10 +14,17 @@ use tokio::{
 };
 
 use super::refuse::Refusal;
-use crate::operation::{BodyCollector, BufferedBody};
+use crate::{
+    operation::{BodyCollector, BufferedBody},
+    run::BodyShare,
+};
 
 /// The number of bytes above the limit that are read and discarded to keep the connection.
 const EXCESS: u64 = 64 * 1024;
+
+/// The length in bytes up to which a body does not count: as many as are in flight take little
+/// memory.
+pub(super) const UNCOUNTED: u64 = 1024;
 
 /// The time to wait for the end of a body above the limit, to keep the connection. A body whose
 /// declared length is above the limit is refused without this wait.
@@ -30,6 +37,8 @@ const RESPITE: Duration = Duration::from_millis(200);
 pub(super) struct CollectBody<B> {
     body: Pin<Box<B>>,
     collecting: BodyCollector,
+    /// The share of the bytes in flight, once the body is long enough to have one.
+    share: Option<BodyShare>,
     /// The limit of the body, in bytes.
     limit: u64,
     received: u64,
@@ -59,6 +68,7 @@ impl<B> CollectBody<B> {
         Self {
             body: Box::pin(body),
             collecting: BodyCollector::up_to(limit),
+            share: None,
             limit,
             received: 0,
             at_most,
@@ -75,9 +85,11 @@ impl<B> CollectBody<B>
 where
     B: Body<Data = Bytes>,
 {
+    /// Collects what has come. A long body counts in the `share` of the bytes in flight.
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
+        share: impl Fn() -> BodyShare,
     ) -> Poll<Result<BufferedBody, CollectError>> {
         loop {
             let Poll::Ready(frame) = self.body.as_mut().poll_frame(context) else {
@@ -97,7 +109,13 @@ where
             };
             let unread = match frame {
                 None if self.is_above_limit() => false,
-                None => return Poll::Ready(Ok(self.collecting.finish())),
+                None => {
+                    let body = self.collecting.finish();
+                    return Poll::Ready(Ok(match self.share.take() {
+                        Some(share) => share.hold_until_read(body),
+                        None => body,
+                    }));
+                }
                 Some(Err(_)) => {
                     let refusal = Refusal::BodyUnreadable;
                     return Poll::Ready(Err(CollectError {
@@ -108,6 +126,16 @@ where
                 Some(Ok(frame)) => {
                     let was_above = self.is_above_limit();
                     self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
+                    if self.received > UNCOUNTED
+                        && !self.is_above_limit()
+                        && let share = self.share.get_or_insert_with(&share)
+                        && let Err(exceeded) = share.grow_to(self.received as usize)
+                    {
+                        return Poll::Ready(Err(CollectError {
+                            refusal: exceeded.into(),
+                            unread: true,
+                        }));
+                    }
                     if self.is_above_limit() && !was_above {
                         self.wait_no_longer_than(RESPITE);
                     }
@@ -115,7 +143,7 @@ where
                         continue;
                     }
                     // Bytes above the limit are read but not stored: the body may end soon.
-                    self.collecting = BodyCollector::up_to(0);
+                    (self.collecting, self.share) = (BodyCollector::up_to(0), None);
                     if self.received <= self.limit.saturating_add(EXCESS) {
                         continue;
                     }
@@ -175,6 +203,7 @@ mod tests {
     use http_body::Frame;
 
     use super::*;
+    use crate::run::InFlight;
 
     const AT_ONCE: Duration = Duration::from_millis(250);
 
@@ -230,9 +259,10 @@ mod tests {
             (2000, Refusal::BodyTooLarge, AT_ONCE),
             (3000, Refusal::BodyTimeout, at_most),
         ] {
+            let share = || InFlight::new(1).bytes().share(None);
             let mut body = CollectBody::new(Stalling(3), limit, at_most);
             let begun = Instant::now();
-            let collected = std::future::poll_fn(|context| body.poll(context)).await;
+            let collected = std::future::poll_fn(|context| body.poll(context, share)).await;
             let unread = true;
             assert_eq!(collected.err(), Some(CollectError { refusal, unread }));
             assert!(begun.elapsed() <= took, "{limit}: {:?}", begun.elapsed());

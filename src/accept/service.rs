@@ -18,12 +18,12 @@ use super::{
     mode::Decision,
     policy::{Policy, RequestClass},
     refuse::{DrainRefusal, Refusal, refuse_unread},
-    request_body::CollectBody,
+    request_body::{CollectBody, UNCOUNTED},
 };
 use crate::{
     BoxError,
     operation::{BufferedBody, RecordedResponse},
-    run::{BufferedRequest, Runtime},
+    run::{BufferedRequest, BytesExceeded, Runtime},
     store::Lease,
     tower_util::Oneshot,
 };
@@ -171,6 +171,9 @@ impl<S, R> AsyncAccept<S, R> {
         let announced = body.size_hint().lower().max(content_length(parts));
         if announced > limit {
             return self.refuse(&Refusal::BodyTooLarge, parts, body);
+        }
+        if announced > UNCOUNTED && !self.node.in_flight.bytes().fits(announced) {
+            return self.refuse(&BytesExceeded::ForAll.into(), parts, body);
         }
         let collecting = CollectBody::new(body, limit, self.policy.body_timeout);
         AcceptStep::Collecting {

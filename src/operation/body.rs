@@ -1,6 +1,8 @@
 use std::{
+    any::Any,
     convert::Infallible,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -12,17 +14,38 @@ use http_body::{Body, Frame, SizeHint};
 #[derive(Debug, Clone, Default)]
 pub struct BufferedBody {
     data: Bytes,
-    trailers: Option<Box<HeaderMap>>,
+    /// The parts that few bodies have.
+    rare: Option<Box<RareBody>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct RareBody {
+    trailers: Option<HeaderMap>,
+    /// A value that is dropped once the bytes were read.
+    guard: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl BufferedBody {
     /// Creates a body of `data`, followed by `trailers` (RFC 9110, section 6.5).
     #[must_use]
     pub fn new(data: Bytes, trailers: Option<HeaderMap>) -> Self {
+        let trailers = trailers.filter(|map| !map.is_empty());
+        let with_trailers = |trailers| {
+            Box::new(RareBody {
+                trailers: Some(trailers),
+                guard: None,
+            })
+        };
         Self {
             data,
-            trailers: trailers.filter(|map| !map.is_empty()).map(Box::new),
+            rare: trailers.map(with_trailers),
         }
+    }
+
+    /// Keeps a value until the bytes were read, here and in each clone.
+    pub(crate) fn with_guard(mut self, guard: Arc<dyn Any + Send + Sync>) -> Self {
+        self.rare.get_or_insert_default().guard = Some(guard);
+        self
     }
 
     /// Returns the bytes that have not been read yet.
@@ -34,21 +57,24 @@ impl BufferedBody {
     /// Returns the trailers that have not been read yet.
     #[must_use]
     pub fn trailers(&self) -> Option<&HeaderMap> {
-        self.trailers.as_deref()
+        self.rare.as_ref()?.trailers.as_ref()
     }
 
     /// Returns the bytes and the trailers.
     #[must_use]
     pub fn into_parts(self) -> (Bytes, Option<HeaderMap>) {
-        (self.data, self.trailers.map(|map| *map))
+        (self.data, self.rare.and_then(|rare| rare.trailers))
     }
 
     /// Returns the next frame like [`Body::poll_frame`], without a waker, since no frame has to
     /// be awaited.
     pub(crate) fn next_frame(&mut self) -> Option<Frame<Bytes>> {
         if self.data.is_empty() {
-            self.trailers.take().map(|map| Frame::trailers(*map))
+            self.rare.take()?.trailers.map(Frame::trailers)
         } else {
+            if let Some(rare) = &mut self.rare {
+                rare.guard = None;
+            }
             Some(Frame::data(std::mem::take(&mut self.data)))
         }
     }
@@ -58,7 +84,7 @@ impl<D: Into<Bytes>> From<D> for BufferedBody {
     fn from(data: D) -> Self {
         Self {
             data: data.into(),
-            trailers: None,
+            rare: None,
         }
     }
 }
@@ -75,12 +101,12 @@ impl Body for BufferedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.data.is_empty() && self.trailers.is_none()
+        self.data.is_empty() && self.trailers().is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
         let length = self.data.len() as u64;
-        if self.trailers.is_none() {
+        if self.trailers().is_none() {
             return SizeHint::with_exact(length);
         }
         // An exact size makes HTTP/1.1 servers send a Content-Length, which excludes

@@ -183,9 +183,8 @@ impl<R, D> Operations<R, D> {
     /// A request above the bound is answered with 503. A request that was
     /// [dispatched](Self::dispatching) does not count once it is in the queue.
     ///
-    /// Each request may hold its body in memory, so the process may need this number times the
-    /// [`body_limit`](crate::AsyncAcceptLayer::body_limit): set both according to the memory that is
-    /// available.
+    /// The memory that their bodies take is bounded by
+    /// [`max_bytes_in_flight`](Self::max_bytes_in_flight).
     ///
     /// # Panics
     /// Panics if a layer, a service, a recovery, a drain handle or a clone was created before.
@@ -203,6 +202,39 @@ impl<R, D> Operations<R, D> {
     /// Panics if a layer, a service, a recovery, a drain handle or a clone was created before.
     pub fn max_in_flight_per_owner(mut self, operations: usize) -> Self {
         self.own_runtime().in_flight.set_max_per_owner(operations);
+        self
+    }
+
+    /// Sets how many bytes of request bodies and results may be in memory at a time; 256 MiB by
+    /// default. A request whose body does not fit is answered with 503, before the body is read if
+    /// its length is announced. If nothing else is in memory, one body of any size up to the
+    /// [`body_limit`](crate::AsyncAcceptLayer::body_limit) is read.
+    ///
+    /// A request body of more than a kibibyte counts until the service reads or drops it. A result
+    /// counts from its first
+    /// byte until it is recorded. Results are never refused, so they may exceed the bound; no
+    /// further request with a body is admitted then. What a
+    /// [`MemoryStore`](crate::MemoryStore) keeps has a bound of its own.
+    ///
+    /// # Panics
+    /// Panics if a layer, a service, a recovery, a drain handle or a clone was created before.
+    pub fn max_bytes_in_flight(mut self, bytes: usize) -> Self {
+        self.own_runtime().in_flight.bytes().set_max(bytes);
+        self
+    }
+
+    /// Sets how many bytes of request bodies of one owner may be in memory; a quarter of
+    /// [`max_bytes_in_flight`](Self::max_bytes_in_flight) by default. Requests without an owner count
+    /// as those of one owner. A request above the bound is answered with 503, unless its body is
+    /// the only one of the owner. The bound applies where [owners](Self::owner) are known.
+    ///
+    /// # Panics
+    /// Panics if a layer, a service, a recovery, a drain handle or a clone was created before.
+    pub fn max_bytes_in_flight_per_owner(mut self, bytes: usize) -> Self {
+        self.own_runtime()
+            .in_flight
+            .bytes()
+            .set_max_per_owner(bytes);
         self
     }
 

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::Operations;
 use crate::{
     operation::OperationId,
-    run::{Drain, DrainReport},
+    run::{Drain, DrainReport, InFlightStats},
     store::{Health, Store, StoreError},
 };
 
@@ -34,9 +34,10 @@ impl<R: Store, D> Operations<R, D> {
 }
 
 impl<R, D> Operations<R, D> {
-    /// Returns the number of requests that are being accepted, pending or running.
+    /// Returns what is in flight now: the number of requests that are being accepted, pending or
+    /// running, and the bytes that they buffer.
     #[must_use]
-    pub fn in_flight(&self) -> usize {
+    pub fn in_flight(&self) -> InFlightStats {
         self.drain_handle().in_flight()
     }
 

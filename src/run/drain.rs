@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{InFlight, draining::DrainStep, limits::LONGEST, signals::StopCause};
+use super::{InFlight, InFlightStats, draining::DrainStep, limits::LONGEST, signals::StopCause};
 use crate::operation::OperationId;
 
 /// A handle that shuts a layer down without losing accepted operations.
@@ -41,10 +41,10 @@ impl Drain {
         self.0.close();
     }
 
-    /// Returns the number of requests that are being accepted, pending or running.
+    /// Returns what is in flight now.
     #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.0.admitted()
+    pub fn in_flight(&self) -> InFlightStats {
+        self.0.stats()
     }
 
     /// [Closes](Self::close), then waits until every operation in flight has ended and every

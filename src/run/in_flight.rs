@@ -1,6 +1,8 @@
 //! Tracks running operations and shutdown.
 
 mod admission;
+mod byte_budget;
+mod stats;
 
 use std::{
     collections::BTreeSet,
@@ -15,6 +17,8 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use admission::{AdmissionError, AdmissionPermit};
+pub(crate) use byte_budget::{BodyShare, ByteBudget, BytesExceeded, ResultShare};
+pub use stats::InFlightStats;
 
 use super::{
     catch_panic::catch_panic,
@@ -44,6 +48,8 @@ pub(crate) struct InFlight {
     max: AtomicUsize,
     /// The number of directly answered requests whose answers are not fully sent.
     passing: AtomicUsize,
+    /// The bytes of requests and results that are buffered.
+    bytes: Arc<ByteBudget>,
     /// The shares of known owners in the admitted requests.
     shares: Arc<OwnerQuotas>,
     live: LiveRuns,
@@ -71,6 +77,9 @@ pub(super) struct RunningState {
     pub(super) draining: Option<DrainState>,
 }
 
+/// The default bound on buffered bytes.
+const BUFFERED: usize = 256 * 1024 * 1024;
+
 /// The longest sleep of the sweep. A deadline after it needs no notice of its own.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
@@ -80,6 +89,7 @@ impl InFlight {
             admitted: AtomicUsize::new(0),
             max: AtomicUsize::new(max),
             passing: AtomicUsize::new(0),
+            bytes: Arc::new(ByteBudget::new(BUFFERED)),
             shares: Arc::new(OwnerQuotas::new()),
             live: LiveRuns::default(),
             running: Mutex::default(),
@@ -155,6 +165,19 @@ impl InFlight {
         match is_over {
             true => work.stop(StopCause::Interrupted),
             false => self.moved.notify(),
+        }
+    }
+
+    /// Returns the budget of bytes for requests and results.
+    pub(crate) fn bytes(&self) -> &Arc<ByteBudget> {
+        &self.bytes
+    }
+
+    /// Returns what is in flight now.
+    pub(super) fn stats(&self) -> InFlightStats {
+        InFlightStats {
+            operations: self.admitted(),
+            bytes: self.bytes.used(),
         }
     }
 

@@ -81,7 +81,7 @@ where
                         }
                         phase.run();
                     }
-                    call_to_outcome(work, limits.result, &mut service, request).await
+                    call_to_outcome(&node, work, limits.result, &mut service, request).await
                 }));
                 let running = attempt.as_mut().as_pin_mut();
                 let running = running.expect("the attempt was just created");
@@ -134,7 +134,8 @@ where
 }
 
 /// Calls the service, collects its response, and returns the outcome.
-async fn call_to_outcome<S: Handler>(
+async fn call_to_outcome<S: Handler, R>(
+    node: &Runtime<R>,
     work: &RunContext,
     limit: u64,
     service: &mut S,
@@ -147,10 +148,12 @@ async fn call_to_outcome<S: Handler>(
         Err(error) => return Ok(inner_error(&work.id, &error.into())),
     };
     crash_point!("called");
-    Ok(match collect(&work.id, response, limit).await {
-        Ok(response) => outcome_of(&work.id, response, &base),
-        Err(outcome) => outcome,
-    })
+    Ok(
+        match collect(&work.id, response, limit, node.in_flight.bytes()).await {
+            Ok(response) => outcome_of(&work.id, response, &base),
+            Err(outcome) => outcome,
+        },
+    )
 }
 
 /// The end of an attempt whose service is not called.

@@ -40,10 +40,7 @@ impl OwnerQuotas {
     /// Takes one of `all` places for this owner, until the permit is dropped. Returns `None` if
     /// the owner has reached its bound.
     pub(crate) fn take(self: &Arc<Self>, owner: Option<Owner>, all: usize) -> Option<OwnerPermit> {
-        let most = match self.most.load(Relaxed) {
-            UNSAID => all.div_ceil(4),
-            most => most,
-        };
+        let most = self.most(all);
         let mut all_taken = self.in_use();
         let taken = all_taken.get(&owner).copied().unwrap_or_default();
         if taken >= most {
@@ -54,7 +51,25 @@ impl OwnerQuotas {
         Some(OwnerPermit {
             shares: Arc::clone(self),
             owner,
+            places: 1,
         })
+    }
+
+    /// Returns a permit for no place.
+    pub(crate) fn none_for(self: &Arc<Self>, owner: Option<Owner>) -> OwnerPermit {
+        OwnerPermit {
+            shares: Arc::clone(self),
+            owner,
+            places: 0,
+        }
+    }
+
+    /// Returns the bound for each owner, of `all` places.
+    fn most(&self, all: usize) -> usize {
+        match self.most.load(Relaxed) {
+            UNSAID => all.div_ceil(4),
+            most => most,
+        }
     }
 
     fn in_use(&self) -> MutexGuard<'_, HashMap<Option<Owner>, usize>> {
@@ -63,20 +78,42 @@ impl OwnerQuotas {
     }
 }
 
-/// A taken place of an owner, until it is dropped.
+/// The places that an owner has taken together, until the permit is dropped.
 #[derive(Debug)]
 pub(crate) struct OwnerPermit {
     shares: Arc<OwnerQuotas>,
     owner: Option<Owner>,
+    places: usize,
+}
+
+impl OwnerPermit {
+    /// Takes further places, of `all`. Returns false if the owner has reached its bound and other
+    /// permits of the owner have places.
+    pub(crate) fn take_more(&mut self, places: usize, all: usize) -> bool {
+        let most = self.shares.most(all);
+        let mut all_taken = self.shares.in_use();
+        let taken = all_taken.get(&self.owner).copied().unwrap_or_default();
+        let more = taken.saturating_add(places);
+        let is_alone = taken == self.places;
+        let fits = is_alone || more <= most;
+        if fits && places > 0 {
+            all_taken.insert(self.owner.clone(), more);
+            self.places += places;
+        }
+        fits
+    }
 }
 
 impl Drop for OwnerPermit {
     fn drop(&mut self) {
+        if self.places == 0 {
+            return;
+        }
         let mut taken = self.shares.in_use();
         if let Entry::Occupied(mut entry) = taken.entry(self.owner.take()) {
-            match entry.get() {
-                0 | 1 => drop(entry.remove()),
-                _ => *entry.get_mut() -= 1,
+            match entry.get().saturating_sub(self.places) {
+                0 => drop(entry.remove()),
+                left => *entry.get_mut() = left,
             }
         }
     }

@@ -59,6 +59,16 @@ where
     true
 }
 
+/// Returns the length of the recorded body.
+fn result_bytes(outcome: &Outcome<RecordedResponse>) -> usize {
+    let response = match outcome {
+        Outcome::Succeeded(response) => response.as_ref(),
+        Outcome::Failed(failure) => failure.response.as_ref(),
+        Outcome::Canceled | Outcome::CanceledFor(_) => None,
+    };
+    response.map_or(0, |response| response.body().len())
+}
+
 /// Logs the end of an operation in a store that answers at once.
 #[cold]
 fn log_end_of<R: Lease>(node: &Runtime<R>, id: &OperationId) {
@@ -78,6 +88,9 @@ pub(super) async fn record_within<R>(
 where
     R: Lease<Output = RecordedResponse>,
 {
+    // The outcome stays in memory until the store has taken it, which may last during an outage.
+    let mut buffered = node.in_flight.bytes().result_share();
+    buffered.count(result_bytes(&outcome));
     let refused = AtomicU32::new(0);
     let id = &work.id;
     crash_point!("finishing");

@@ -245,6 +245,7 @@ fn restored<R>(
     if let Some(owner) = record.owner() {
         request.extensions_mut().insert(owner.clone());
     }
+    let request = request.map(|body| node.in_flight.bytes().count_body(body));
     Ok(AcceptedRequest::again(record, request).admitted(node.in_flight.admit_anyway()))
 }
 

@@ -11,7 +11,10 @@ use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::failures::inner_error;
+use super::{
+    failures::inner_error,
+    in_flight::{ByteBudget, ResultShare},
+};
 use crate::{
     BoxError,
     operation::{BodyCollector, BufferedBody, FailureKind, OperationId, Outcome, RecordedResponse},
@@ -27,19 +30,27 @@ pin_project! {
         #[pin]
         body: B,
         collecting: BodyCollector,
+        // The bytes of a result are counted and never refused.
+        share: ResultShare<'a>,
         limit: u64,
     }
 }
 
-/// Collects a response. Returns the outcome if the body is above the limit or breaks off. `id`
-/// is the id of the operation.
-pub(crate) fn collect<B>(id: &OperationId, response: Response<B>, limit: u64) -> Collect<'_, B> {
+/// Collects a response, whose bytes count in `budget`. Returns the outcome if the body is above
+/// the limit or breaks off. `id` is the id of the operation.
+pub(crate) fn collect<'a, B>(
+    id: &'a OperationId,
+    response: Response<B>,
+    limit: u64,
+    budget: &'a ByteBudget,
+) -> Collect<'a, B> {
     let (parts, body) = response.into_parts();
     Collect {
         id,
         head: Response::from_parts(parts, ()),
         body,
         collecting: BodyCollector::up_to(limit),
+        share: budget.result_share(),
         limit,
     }
 }
@@ -58,7 +69,10 @@ where
         }
         while let Some(frame) = ready!(this.body.as_mut().poll_frame(context)) {
             let collected = match frame {
-                Ok(frame) => this.collecting.push(frame),
+                Ok(frame) => {
+                    this.share.count(frame.data_ref().map_or(0, Bytes::len));
+                    this.collecting.push(frame)
+                }
                 Err(error) => return Poll::Ready(Err(inner_error(this.id, &error.into()))),
             };
             if collected.is_err() {

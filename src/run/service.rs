@@ -242,7 +242,8 @@ async fn claim<R>(
 where
     R: Lease<Output = RecordedResponse>,
 {
-    let mut request = queued.request().map_err(StoreError::refused)?;
+    let request = queued.request().map_err(StoreError::refused)?;
+    let mut request = request.map(|body| node.in_flight.bytes().count_body(body));
     let held = queued.lease_handle();
     // If the answer is lost, this node holds the operation under a token that it does not know.
     // The lease expires, and a recovery reclaims the operation.

@@ -6,6 +6,10 @@ pub enum Bound {
     InFlight,
     /// The number of operations in flight of one owner.
     InFlightPerOwner,
+    /// The bytes of request bodies and results in memory.
+    BytesInFlight,
+    /// The bytes of request bodies of one owner in memory.
+    BytesInFlightPerOwner,
     /// The capacity of the store.
     Store,
     /// The capacity of the store for one owner.
@@ -21,6 +25,8 @@ impl Bound {
         match self {
             Self::InFlight => "Too many operations are in flight",
             Self::InFlightPerOwner => "Too many operations are in flight for this owner",
+            Self::BytesInFlight => "Too many bytes are in flight",
+            Self::BytesInFlightPerOwner => "Too many bytes are in flight for this owner",
             Self::Store => "The store has no more room",
             Self::StorePerOwner => "The store has no more room for this owner",
             Self::Streams => "Too many event streams are open",

@@ -13,7 +13,7 @@ use crate::{
     BoxError,
     operation::{FailureKind, Outcome, RecordedResponse},
     run::{
-        RunContext, RunLimits, Timeout,
+        RunContext, RunLimits, Runtime, Timeout,
         catch_panic::{CatchPanic, Panicked},
         failures::inner_error,
         outcome::outcome_of,
@@ -89,8 +89,9 @@ pub(super) fn answer<P, E>(called: CaughtCall<P, E>) -> RaceEnd<P, E> {
 }
 
 /// Returns the outcome of a call that is an operation. Collects its response.
-pub(super) async fn outcome_of_call<C, E>(
+pub(super) async fn outcome_of_call<C, E, R>(
     called: CaughtCall<Response<C>, E>,
+    node: &Runtime<R>,
     work: &RunContext,
     limits: &RunLimits,
     base: &PathAndQuery,
@@ -109,7 +110,12 @@ where
             return Outcome::failed(FailureKind::Panicked);
         }
     };
-    let collected = pin!(collect(&work.id, response, limits.result));
+    let collected = pin!(collect(
+        &work.id,
+        response,
+        limits.result,
+        node.in_flight.bytes()
+    ));
     match CatchPanic::new(Timeout::until(latest, collected)).await {
         Ok(Ok(Ok(response))) => outcome_of(&work.id, response, base),
         Ok(Ok(Err(outcome))) => outcome,

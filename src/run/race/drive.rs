@@ -85,7 +85,8 @@ where
                     CallDecision::Nobody => return None,
                     CallDecision::Accepted => {}
                 }
-                let outcome = async move { Ok(outcome_of_call(called, work, limits, base).await) };
+                let outcome =
+                    async move { Ok(outcome_of_call(called, node, work, limits, base).await) };
                 run_accepted(node, limits, work, Box::pin(outcome)).await;
                 return None;
             }
@@ -107,7 +108,7 @@ where
                         }
                         failed => not_called(failed),
                     };
-                    Ok(outcome_of_call(called, work, limits, base).await)
+                    Ok(outcome_of_call(called, node, work, limits, base).await)
                 };
                 run_accepted(node, limits, work, Box::pin(run)).await;
                 return None;
@@ -129,7 +130,7 @@ where
                 Some(called) => called,
                 None => call.await,
             };
-            Ok(outcome_of_call(called, work, limits, base).await)
+            Ok(outcome_of_call(called, node, work, limits, base).await)
         };
         let run = async move {
             // The operation was created as running. The start only finds out whether the
