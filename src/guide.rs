@@ -16,6 +16,8 @@ macro_rules! links {
 [Operations::lease]: crate::Operations::lease
 [Operations::max_in_flight]: crate::Operations::max_in_flight
 [Operations::max_in_flight_per_owner]: crate::Operations::max_in_flight_per_owner
+[Operations::max_bytes_in_flight]: crate::Operations::max_bytes_in_flight
+[Operations::max_bytes_in_flight_per_owner]: crate::Operations::max_bytes_in_flight_per_owner
 [AsyncAcceptLayer::max_wait]: crate::AsyncAcceptLayer::max_wait
 [AsyncAcceptLayer::rerun_if]: crate::AsyncAcceptLayer::rerun_if
 [AsyncAcceptLayer::pending_timeout]: crate::AsyncAcceptLayer::pending_timeout

@@ -142,7 +142,7 @@ pub use operations::{Operations, Spawn, SpawnError};
 pub use owner::{ExtractOwner, HmacOwner};
 pub use poll::PollService;
 pub use run::{
-    AcceptedRequest, Dispatch, Drain, DrainReport, InProcess, InvalidMessage, NotAccepted,
-    OperationHandle, QueuedRequest, Recovery, RecoveryStats, RunOutcome, RunService,
+    AcceptedRequest, Dispatch, Drain, DrainReport, InFlightStats, InProcess, InvalidMessage,
+    NotAccepted, OperationHandle, QueuedRequest, Recovery, RecoveryStats, RunOutcome, RunService,
 };
 pub use store::{AnyStore, LeaseConfig, MemoryStore, Owner, StoreFn};

@@ -118,6 +118,7 @@ impl Args {
             ))
             .owner(tenant)
             .max_in_flight(self.max_in_flight as usize)
+            .max_bytes_in_flight(self.max_bytes_in_flight)
             .running_timeout(self.timeout)
             .dialect(self.dialect.dialect())
             .public_path(self.dialect.operations_at());

@@ -70,6 +70,10 @@ pub struct Args {
     /// have a quarter of them, and so may all orders without a tenant together.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_in_flight: u32,
+    /// The maximum number of bytes of request bodies and results in memory; past it the answer is
+    /// 503. The bodies of each tenant may take a quarter of them.
+    #[arg(long, value_name = "BYTES", default_value_t = 256 * 1024 * 1024)]
+    pub max_bytes_in_flight: usize,
     /// The maximum number of reports rendered at a time; the others are pending.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub concurrency: Option<u32>,

@@ -10,7 +10,11 @@ use test_support::{
     operations::{assert_problem, progress_of, wait_until_running},
     process::{Example, Exit, PATIENCE, run},
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    time::{Instant, sleep},
+};
 
 /// A conformance class is declared if the server supports each of its parameters.
 #[tokio::test]
@@ -246,6 +250,38 @@ async fn max_in_flight_limits_accepted_operations() {
     let refused = post("initech").await;
     assert_problem(&refused, 503, "urn:tower-operations:overloaded");
     assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 1);
+}
+
+#[tokio::test]
+async fn max_bytes_in_flight_limits_the_bodies_in_memory() {
+    let (example, client) = server(&["--max-bytes-in-flight", "4000"]).await;
+    let address = example.url().strip_prefix("http://").unwrap();
+    let mut stalled = TcpStream::connect(address).await.unwrap();
+    let head =
+        "POST /reports HTTP/1.1\r\nhost: server\r\nx-tenant: acme\r\ncontent-length: 3500\r\n\r\n";
+    let upload = [head, &"x".repeat(3000)].concat();
+    stalled.write_all(upload.as_bytes()).await.unwrap();
+    let large = json!({ "title": "Q".repeat(2000) }).to_string();
+    let until_status = async |expected| {
+        let begun = Instant::now();
+        loop {
+            let answer = client.send(
+                client.request(Method::POST, "/reports"),
+                large.clone().into(),
+            );
+            let answer = answer.await;
+            if answer.status() == expected {
+                return answer;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{}", answer.status());
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let refused = until_status(StatusCode::SERVICE_UNAVAILABLE).await;
+    assert_problem(&refused, 503, "urn:tower-operations:overloaded");
+    assert_eq!(refused.json()["title"], "Too many bytes are in flight");
+    drop(stalled);
+    until_status(StatusCode::ACCEPTED).await;
 }
 
 #[tokio::test]
