@@ -1547,7 +1547,9 @@ fn assert_odd_headers(answer: &Answer) {
         answer.header("content-type"),
         Some("application/octet-stream")
     );
-    assert_eq!(answer.header("etag"), None);
+    // That of the body, not that of the service.
+    let is_digest = |etag: &str| etag.starts_with('"') && etag.len() == 46;
+    assert!(answer.header("etag").is_none_or(is_digest), "{answer:?}");
     assert_eq!(answer.header("cache-control"), Some("private, no-store"));
 }
 
@@ -1627,7 +1629,6 @@ async fn fields_specific_to_the_first_response_are_not_replayed() {
             "set-cookie",
             "access-control-allow-origin",
             "access-control-expose-headers",
-            "accept-ranges",
             "alt-svc",
         ] {
             assert!(!answer.headers.contains_key(name), "{name}: {answer:?}");

@@ -526,7 +526,7 @@ async fn a_matching_if_none_match_is_304_with_its_fields_and_no_body() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_result_has_no_validators_of_the_operation() {
+async fn the_result_has_a_validator_of_its_own() {
     let polls = Polls::new().await;
     polls.create_one_of_each().await;
     let mut client = polls.server.http1().await;
@@ -534,7 +534,10 @@ async fn the_result_has_no_validators_of_the_operation() {
     let line = "GET /operations/succeeded/result";
     let answer = client.ask(line, &[("if-none-match", &tag)]).await;
     assert_eq!(answer.status, StatusCode::OK);
-    assert_eq!(answer.header("etag"), None);
+    let own = answer.header("etag").unwrap().to_owned();
+    assert!(own.starts_with('"') && own != tag, "{own}");
+    let answer = client.ask(line, &[("if-none-match", &own)]).await;
+    assert_eq!(answer.status, StatusCode::NOT_MODIFIED);
 }
 
 // ---- waiting ---------------------------------------------------------------
@@ -911,26 +914,35 @@ async fn the_result_of_a_canceled_operation_is_410() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_range_is_ignored() {
+async fn a_range_of_a_result_is_sent_with_its_length() {
     let polls = Polls::new().await;
     let response = Response::builder()
-        .header("accept-ranges", "bytes")
+        .header("accept-ranges", "none")
         .header("etag", "\"own\"")
         .body(BufferedBody::from("0123456789"))
         .unwrap();
     polls.create_ended("q3", outcome_of(response)).await;
     let mut client = polls.server.http1().await;
-    for fields in [
-        &[("range", "bytes=2-3")][..],
-        &[("range", "bytes=100-")],
-        &[("range", "bytes=0-0"), ("if-range", "\"own\"")],
+    for (fields, status, text) in [
+        (&[("range", "bytes=2-3")][..], 206, "23"),
+        (
+            &[("range", "bytes=0-0"), ("if-range", "\"own\"")],
+            200,
+            "0123456789",
+        ),
     ] {
         let answer = client.ask("GET /operations/q3/result", fields).await;
-        assert_eq!(answer.status, StatusCode::OK);
-        assert_eq!(answer.text(), "0123456789");
-        assert_eq!(answer.header("content-range"), None);
-        assert_eq!(answer.header("accept-ranges"), None);
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.text(), text);
+        assert_eq!(
+            answer.header("content-length"),
+            Some(&*text.len().to_string())
+        );
+        assert_eq!(answer.header("accept-ranges"), Some("bytes"));
     }
+    let outside = [("range", "bytes=100-")];
+    let answer = client.ask("GET /operations/q3/result", &outside).await;
+    answer.problem(416, "range-not-satisfiable");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! Bytes and text: stored results, header fields, the JSON of operations, times and numbers.
 
+mod base64;
 mod digits;
 mod header_block;
 mod json_syntax;
@@ -7,6 +8,7 @@ mod operation_json;
 mod stored;
 mod timestamp;
 
+pub(crate) use base64::push_base64;
 pub(crate) use digits::{push_number, put_number};
 pub(crate) use header_block::{HeaderBlock, HeaderFields, has_field, put_fields};
 pub(crate) use json_syntax::{is_json, is_json_down_to, push_string};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{
     HeaderName, HeaderValue, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, RETRY_AFTER},
+    header::{ALLOW, CACHE_CONTROL, CONTENT_RANGE, RETRY_AFTER},
 };
 
 pub use self::{bound::Bound, request_name::RequestName};
@@ -177,6 +177,11 @@ pub enum ApiError {
         /// The header field.
         field: &'static str,
     },
+    /// `Range` begins after the end of the result.
+    RangeNotSatisfiable {
+        /// The length of the result in bytes.
+        length: u64,
+    },
     /// The request body is above the limit.
     BodyTooLarge {
         /// The limit in bytes.
@@ -309,6 +314,11 @@ impl ApiError {
         }
         if let Some(seconds) = self.retry_after() {
             add(RETRY_AFTER, seconds.into());
+        }
+        if let Self::RangeNotSatisfiable { length } = self
+            && let Ok(range) = HeaderValue::try_from(format!("bytes */{length}"))
+        {
+            add(CONTENT_RANGE, range);
         }
     }
 }

@@ -51,6 +51,7 @@ pub use ogc::Ogc;
 pub use plain::Plain;
 pub use poll_request::{Action, ListPage, ListParams, OnTerminal, PollRequest, RequestView};
 pub use prefer::Preferences;
+pub(crate) use replay::Replayed;
 pub use replay::{Replay, not_replayed};
 pub(crate) use retry_after::whole_seconds;
 pub use retry_after::{AdaptiveRetryAfter, RetryAfter};

@@ -147,6 +147,8 @@ impl Replay {
     #[must_use]
     pub fn response(&self, recorded: &RecordedResponse) -> Response<BufferedBody> {
         let mut response = recorded.to_response();
+        let replayed = Replayed(recorded.clone());
+        response.extensions_mut().insert(replayed);
         if !recorded.is_final() {
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         }
@@ -172,6 +174,10 @@ impl Replay {
         response
     }
 }
+
+/// An extension of a replayed response, until its fields are complete: the recorded response.
+#[derive(Debug, Clone)]
+pub(crate) struct Replayed(pub(crate) RecordedResponse);
 
 impl fmt::Debug for Replay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,10 +1,14 @@
-use std::{cell::RefCell, sync::Arc};
+use std::{
+    cell::RefCell,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{self, CONTENT_LENGTH},
 };
+use sha2::{Digest, Sha256};
 
 use super::{
     BufferedBody, Failure, FailureKind, Outcome,
@@ -43,7 +47,13 @@ struct RecordedParts {
     headers: HeaderBlock,
     trailers: HeaderBlock,
     body: Bytes,
+    /// The digest of the body, once it was needed.
+    digest: OnceLock<BodyDigest>,
 }
+
+/// The SHA-256 of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BodyDigest(pub(crate) [u8; 32]);
 
 /// The length of the head of a block: the status and the length of the fields in bytes
 /// (little-endian), and the form, then two bytes that are zero. Fields and body follow.
@@ -198,6 +208,23 @@ impl RecordedResponse {
         }
     }
 
+    /// Returns the digest of the body. Clones of a response with a large body share it.
+    pub(crate) fn digest(&self) -> BodyDigest {
+        let compute = || BodyDigest(Sha256::digest(self.body()).into());
+        match &self.0 {
+            Recorded::Block(_) => compute(),
+            Recorded::Parts(parts) => *parts.digest.get_or_init(compute),
+        }
+    }
+
+    /// Returns the digest of the body, if it was computed before.
+    pub(crate) fn known_digest(&self) -> Option<BodyDigest> {
+        match &self.0 {
+            Recorded::Block(_) => None,
+            Recorded::Parts(parts) => parts.digest.get().copied(),
+        }
+    }
+
     /// Returns the recorded response.
     #[must_use]
     pub fn to_response(&self) -> Response<BufferedBody> {
@@ -256,6 +283,7 @@ impl RecordedResponse {
             headers,
             trailers,
             body,
+            digest: OnceLock::new(),
         })))
     }
 

@@ -14,14 +14,16 @@ use super::{
     hold::{HoldUntil, hold},
     list::list,
     precondition::{self, NamedTags},
+    replayed,
     settings::Settings,
     unknown::owner_of_part,
 };
 use crate::{
     dialect::{
-        Action, Answer, ApiError, PollRequest, RequestView, original_uri, path_is_below, unescaped,
+        Action, Answer, ApiError, PollRequest, Replayed, RequestView, original_uri, path_is_below,
+        unescaped,
     },
-    operation::{BufferedBody, OperationId},
+    operation::{BufferedBody, OperationId, RecordedResponse},
     store::Store,
 };
 
@@ -62,7 +64,11 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
         && matches!(about.action, Action::Status | Action::Result)
         && let Some(found) = find_now(settings, &parts, &about.id)
     {
-        return PollFuture::ready(is_head, show_record(settings, &parts, &about, found));
+        let response = show_record(settings, &parts, &about, found);
+        return match take_replayed(response) {
+            Ok(response) => PollFuture::ready(is_head, response),
+            Err(replay) => complete_soon(settings, parts, replay),
+        };
     }
     let settings = Arc::clone(settings);
     PollFuture::waiting(is_head, async move {
@@ -70,7 +76,10 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
         let response = match about.action {
             Action::Status | Action::Result => {
                 let found = read(&settings, &parts, &about).await;
-                show_record(&settings, &parts, &about, found)
+                match take_replayed(show_record(&settings, &parts, &about, found)) {
+                    Ok(response) => response,
+                    Err(replay) => complete(&settings, &parts, replay).await,
+                }
             }
             Action::Events => match find(&settings, &parts, id).await {
                 Ok(record) => return events(&settings, parts, record),
@@ -84,6 +93,58 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
         };
         response.map(PollBody::from)
     })
+}
+
+/// A replayed response whose fields are incomplete, and what was recorded.
+type IncompleteReplay = (Response<BufferedBody>, RecordedResponse);
+
+/// Returns the response, unless it is a replay.
+#[allow(clippy::result_large_err)] // matched where it is returned
+fn take_replayed(
+    mut response: Response<BufferedBody>,
+) -> Result<Response<BufferedBody>, IncompleteReplay> {
+    match response.extensions_mut().remove() {
+        None => Ok(response),
+        Some(Replayed(recorded)) => Err((response, recorded)),
+    }
+}
+
+/// Completes a replay, at once if its body is short.
+#[cold]
+fn complete_soon<S: Store>(
+    settings: &Arc<Settings<S>>,
+    parts: Parts,
+    (response, recorded): IncompleteReplay,
+) -> PollFuture {
+    let is_head = parts.method == Method::HEAD;
+    match replayed::digest_now(&recorded) {
+        Some(digest) => {
+            let completed = replayed::complete(&parts.method, &parts.headers, response, &digest);
+            let response = completed.unwrap_or_else(|fault| settings.fault(&fault));
+            PollFuture::ready(is_head, response)
+        }
+        None => {
+            let settings = Arc::clone(settings);
+            PollFuture::waiting(is_head, async move {
+                let response = complete(&settings, &parts, (response, recorded)).await;
+                response.map(PollBody::from)
+            })
+        }
+    }
+}
+
+/// Completes a replay.
+async fn complete<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    (response, recorded): IncompleteReplay,
+) -> Response<BufferedBody> {
+    let digest = match replayed::digest_now(&recorded) {
+        Some(digest) => digest,
+        None => replayed::digest(recorded).await,
+    };
+    let completed = replayed::complete(&parts.method, &parts.headers, response, &digest);
+    completed.unwrap_or_else(|fault| settings.fault(&fault))
 }
 
 /// A request about one operation.
@@ -260,7 +321,7 @@ fn show_record<S: Store>(
     });
     // The answer is completed in place, since a response is large.
     if let Ok(response) = &mut answer {
-        // A result has no validators, so no condition is evaluated.
+        // A replay gets its validator later.
         if about.action == Action::Result || !response.status().is_success() {
             conditional::vary(response);
         } else {

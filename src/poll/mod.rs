@@ -9,7 +9,12 @@
 //!   `Cache-Control: private, no-cache` and `Vary: Accept, Prefer`. A matching
 //!   `If-None-Match` (section 13.1.2) is 304, an `If-Match` that does not match is 412.
 //! * A precondition that is neither `*` nor a list of entity tags is 400, and so is an empty
-//!   `If-Match`. The result resource has no validators and evaluates no precondition.
+//!   `If-Match`.
+//! * A recorded 200 is replayed with a strong `ETag` and `Repr-Digest` (RFC 9530), both of the
+//!   SHA-256 of its body, and with `Accept-Ranges`. `If-None-Match`, `If-Match`, `Range` and
+//!   `If-Range` are evaluated (RFC 9110, sections 13 and 14): a part of the body is 206, a range
+//!   outside of it 416. Several ranges are answered with the whole body. Other recorded responses
+//!   have no validator, and no condition is evaluated.
 //! * A sub-resource that no operation has, such as `/{id}/foo`, is 404 by every method and has
 //!   no `Allow`.
 //! * A `GET` that asks to wait is held: with a matching `If-None-Match` until the version
@@ -52,6 +57,7 @@ mod future;
 mod hold;
 mod list;
 mod precondition;
+mod replayed;
 mod service;
 mod settings;
 mod unknown;

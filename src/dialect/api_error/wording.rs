@@ -112,6 +112,11 @@ impl ApiError {
                 Status::PRECONDITION_FAILED,
                 "A precondition does not hold",
             ),
+            Self::RangeNotSatisfiable { .. } => (
+                "range-not-satisfiable",
+                Status::RANGE_NOT_SATISFIABLE,
+                "The range is outside of the result",
+            ),
             Self::BodyTooLarge { .. } => (
                 "body-too-large",
                 Status::PAYLOAD_TOO_LARGE,
@@ -221,6 +226,7 @@ impl ApiError {
                 name.field()
             ),
             Self::Canceled { id } => format!("The operation {id} was canceled."),
+            Self::RangeNotSatisfiable { length } => format!("The result has {length} bytes."),
             Self::BodyTooLarge { limit } => format!("At most {limit} bytes are accepted."),
             Self::BodyTimeout
             | Self::BodyUnreadable
