@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use test_support::hooked::{Call, Hooked, When};
@@ -190,13 +190,35 @@ async fn bodies_and_results_are_counted_while_they_are_in_memory() {
     may_answer.add_permits(2);
     settle().await;
     assert_eq!(bytes(), (2, 20_000), "pieces of results");
-    assert_eq!(
-        send(90_000).await.unwrap().status(),
-        StatusCode::SERVICE_UNAVAILABLE
-    );
-    may_answer.add_permits(4);
+    assert_eq!(send(45_000).await.unwrap().status(), StatusCode::ACCEPTED);
+    let (_, body) = text(send(36_000).await.unwrap()).await;
+    assert!(body.contains(IN_ALL), "{body}");
+    assert_eq!(send(35_000).await.unwrap().status(), StatusCode::ACCEPTED);
+    may_read.add_permits(2);
+    may_answer.add_permits(10);
     settle().await;
     assert_eq!(bytes(), (0, 0), "the results are in the store");
+}
+
+/// A handler may drop its body unread, and panic.
+#[tokio::test(start_paused = true)]
+async fn bytes_are_free_again_when_the_handler_drops_its_body() {
+    for panics in [false, true] {
+        let operations = Operations::new(MemoryStore::new());
+        let inner = service_fn(move |request: Request<RequestBody<Chunks>>| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(!panics, "the handler panics on purpose");
+            drop(request);
+            Ok::<_, Infallible>(Response::new(BufferedBody::default()))
+        });
+        let service = operations.layer().layer(inner);
+        let accepted = service.oneshot(post(whole([70_000]))).await.unwrap();
+        assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+        assert_eq!(operations.in_flight().bytes, 70_000);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let left = operations.in_flight();
+        assert_eq!((left.operations, left.bytes), (0, 0), "{panics}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -382,17 +404,21 @@ async fn a_body_is_given_back_whole() {
     let inner = service_fn(move |request: Request<RequestBody<BufferedBody>>| {
         let sender = sender.clone();
         async move {
-            let body = request.into_body().collect().await.unwrap().to_bytes();
-            sender.send(body).unwrap();
+            let body = request.into_body().collect().await.unwrap();
+            let trailers = body.trailers().cloned();
+            sender.send((body.to_bytes(), trailers)).unwrap();
             Ok::<_, Infallible>(Response::new(BufferedBody::default()))
         }
     });
     let service = operations.layer().layer(inner);
-    let request = post(BufferedBody::from("{\"pages\":3}"));
-    assert_eq!(
-        service.oneshot(request).await.unwrap().status(),
-        StatusCode::ACCEPTED
-    );
-    assert_eq!(bodies.recv().await.unwrap(), "{\"pages\":3}");
-    assert_eq!(operations.in_flight().bytes, 0);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-sum", HeaderValue::from_static("7"));
+    let data = Bytes::from(vec![b'x'; 70_000]);
+    for trailers in [None, Some(trailers)] {
+        let request = post(BufferedBody::new(data.clone(), trailers.clone()));
+        let accepted = service.clone().oneshot(request).await.unwrap();
+        assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+        assert_eq!(bodies.recv().await.unwrap(), (data.clone(), trailers));
+        assert_eq!(operations.in_flight().bytes, 0);
+    }
 }

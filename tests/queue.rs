@@ -124,6 +124,46 @@ async fn an_operation_canceled_in_the_queue_never_starts() {
     );
 }
 
+/// The first message has room whatever its length, since it is alone.
+#[tokio::test(start_paused = true)]
+async fn a_worker_claims_no_message_whose_body_has_no_room() {
+    let store = MemoryStore::new();
+    let hangs = service_fn(async |request: Request<BufferedBody>| {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        drop(request);
+        Ok::<_, Infallible>(Response::new(BufferedBody::default()))
+    });
+    let worker = RunService::new(store.clone(), hangs).max_bytes_in_flight(5_000);
+    let mut messages = Vec::new();
+    for _ in 0..2 {
+        let new = NewOperation::new(OperationId::new()).with_lease(front_lease());
+        let Created::New(record) = store.create(new).await.unwrap() else {
+            panic!("the id is new");
+        };
+        let body = BufferedBody::from(vec![b'x'; 6_000]);
+        messages.push(
+            QueuedRequest::new(&record, Request::post("/reports").body(body).unwrap()).to_bytes(),
+        );
+    }
+    let drain = worker.drain_handle();
+    let first = tokio::spawn(worker.clone().oneshot(message(&messages[0])));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(drain.in_flight().bytes, 6_000);
+    let error = worker
+        .clone()
+        .oneshot(message(&messages[1]))
+        .await
+        .unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    assert!(matches!(
+        first.await.unwrap(),
+        Ok(RunOutcome::Recorded(State::Succeeded))
+    ));
+    assert_eq!(drain.in_flight().bytes, 0);
+    let second = worker.oneshot(message(&messages[1])).await.unwrap();
+    assert_eq!(second, RunOutcome::Recorded(State::Succeeded));
+}
+
 /// A cancel stops the run on its worker.
 #[tokio::test(start_paused = true)]
 async fn a_cancel_reaches_the_worker() {

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     operation::{BufferedBody, OperationId, RecordedResponse},
-    run::{AdmissionPermit, BodyShare, BufferedRequest, Runtime, current_span, operation_span},
+    run::{AdmissionPermit, BodyBytes, BufferedRequest, Runtime, current_span, operation_span},
     store::{Lease, LeaseConfig, NewOperation, Owner},
     tower_util::MapRequest,
 };
@@ -207,11 +207,11 @@ where
         response
     }
 
-    /// Returns an empty share of the bytes in flight for the body.
-    pub(super) fn body_share(&self) -> BodyShare {
+    /// Returns the bytes of a body that does not count yet.
+    pub(super) fn no_body_bytes(&self) -> BodyBytes {
         let knows_owners = self.policy.shared.owner.is_some();
         let owner = knows_owners.then(|| self.owner.clone());
-        self.node.in_flight.bytes().share(owner)
+        self.node.in_flight.bytes().body_bytes(owner)
     }
 
     /// Refuses the request, whose body is complete.

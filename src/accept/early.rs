@@ -49,6 +49,7 @@ where
         Ok(Ok(whole)) => {
             let recorded = RecordedResponse::new(whole);
             if recorded.is_final() {
+                let _counted = in_flight.bytes().result_bytes(recorded.body().len());
                 key.complete(recorded.clone(), policy.create_timeout).await;
                 return RaceResult::Stored(recorded.to_response());
             }

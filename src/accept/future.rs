@@ -188,7 +188,7 @@ where
                 },
                 StepProjection::Collecting { collecting, over } => {
                     let (body, arrival) = collecting.as_mut().expect("polled after completion");
-                    let collected = match body.poll(context, || arrival.body_share()) {
+                    let collected = match body.poll(context, || arrival.no_body_bytes()) {
                         Poll::Ready(collected) => collected,
                         Poll::Pending => {
                             let in_flight = &arrival.node.in_flight;

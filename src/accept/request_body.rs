@@ -16,15 +16,11 @@ use tokio::{
 use super::refuse::Refusal;
 use crate::{
     operation::{BodyCollector, BufferedBody},
-    run::BodyShare,
+    run::{BodyBytes, UNCOUNTED},
 };
 
 /// The number of bytes above the limit that are read and discarded to keep the connection.
 const EXCESS: u64 = 64 * 1024;
-
-/// The length in bytes up to which a body does not count: as many as are in flight take little
-/// memory.
-pub(super) const UNCOUNTED: u64 = 1024;
 
 /// The time to wait for the end of a body above the limit, to keep the connection. A body whose
 /// declared length is above the limit is refused without this wait.
@@ -37,8 +33,8 @@ const RESPITE: Duration = Duration::from_millis(200);
 pub(super) struct CollectBody<B> {
     body: Pin<Box<B>>,
     collecting: BodyCollector,
-    /// The share of the bytes in flight, once the body is long enough to have one.
-    share: Option<BodyShare>,
+    /// The bytes in flight, once the body is long enough to count.
+    counted: Option<BodyBytes>,
     /// The limit of the body, in bytes.
     limit: u64,
     received: u64,
@@ -68,7 +64,7 @@ impl<B> CollectBody<B> {
         Self {
             body: Box::pin(body),
             collecting: BodyCollector::up_to(limit),
-            share: None,
+            counted: None,
             limit,
             received: 0,
             at_most,
@@ -85,11 +81,11 @@ impl<B> CollectBody<B>
 where
     B: Body<Data = Bytes>,
 {
-    /// Collects what has come. A long body counts in the `share` of the bytes in flight.
+    /// Collects what has come. `none` returns the bytes of a body that does not count yet.
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
-        share: impl Fn() -> BodyShare,
+        none: impl Fn() -> BodyBytes,
     ) -> Poll<Result<BufferedBody, CollectError>> {
         loop {
             let Poll::Ready(frame) = self.body.as_mut().poll_frame(context) else {
@@ -111,8 +107,8 @@ where
                 None if self.is_above_limit() => false,
                 None => {
                     let body = self.collecting.finish();
-                    return Poll::Ready(Ok(match self.share.take() {
-                        Some(share) => share.hold_until_read(body),
+                    return Poll::Ready(Ok(match self.counted.take() {
+                        Some(counted) => counted.hold_until_read(body),
                         None => body,
                     }));
                 }
@@ -126,10 +122,10 @@ where
                 Some(Ok(frame)) => {
                     let was_above = self.is_above_limit();
                     self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
-                    if self.received > UNCOUNTED
+                    if self.received > UNCOUNTED as u64
                         && !self.is_above_limit()
-                        && let share = self.share.get_or_insert_with(&share)
-                        && let Err(exceeded) = share.grow_to(self.received as usize)
+                        && let counted = self.counted.get_or_insert_with(&none)
+                        && let Err(exceeded) = counted.grow_to(self.received as usize)
                     {
                         return Poll::Ready(Err(CollectError {
                             refusal: exceeded.into(),
@@ -143,7 +139,7 @@ where
                         continue;
                     }
                     // Bytes above the limit are read but not stored: the body may end soon.
-                    (self.collecting, self.share) = (BodyCollector::up_to(0), None);
+                    (self.collecting, self.counted) = (BodyCollector::up_to(0), None);
                     if self.received <= self.limit.saturating_add(EXCESS) {
                         continue;
                     }
@@ -259,10 +255,10 @@ mod tests {
             (2000, Refusal::BodyTooLarge, AT_ONCE),
             (3000, Refusal::BodyTimeout, at_most),
         ] {
-            let share = || InFlight::new(1).bytes().share(None);
+            let none = || InFlight::new(1).bytes().body_bytes(None);
             let mut body = CollectBody::new(Stalling(3), limit, at_most);
             let begun = Instant::now();
-            let collected = std::future::poll_fn(|context| body.poll(context, share)).await;
+            let collected = std::future::poll_fn(|context| body.poll(context, none)).await;
             let unread = true;
             assert_eq!(collected.err(), Some(CollectError { refusal, unread }));
             assert!(begun.elapsed() <= took, "{limit}: {:?}", begun.elapsed());

@@ -18,12 +18,12 @@ use super::{
     mode::Decision,
     policy::{Policy, RequestClass},
     refuse::{DrainRefusal, Refusal, refuse_unread},
-    request_body::{CollectBody, UNCOUNTED},
+    request_body::CollectBody,
 };
 use crate::{
     BoxError,
     operation::{BufferedBody, RecordedResponse},
-    run::{BufferedRequest, BytesExceeded, Runtime},
+    run::{BufferedRequest, Runtime},
     store::Lease,
     tower_util::Oneshot,
 };
@@ -172,8 +172,10 @@ impl<S, R> AsyncAccept<S, R> {
         if announced > limit {
             return self.refuse(&Refusal::BodyTooLarge, parts, body);
         }
-        if announced > UNCOUNTED && !self.node.in_flight.bytes().fits(announced) {
-            return self.refuse(&BytesExceeded::ForAll.into(), parts, body);
+        let knows_owners = self.policy.shared.owner.is_some();
+        let owner = knows_owners.then_some(&arrival.owner);
+        if let Err(exceeded) = self.node.in_flight.bytes().fits(announced, owner) {
+            return self.refuse(&exceeded.into(), parts, body);
         }
         let collecting = CollectBody::new(body, limit, self.policy.body_timeout);
         AcceptStep::Collecting {

@@ -153,6 +153,8 @@ where
         match &node.dispatcher {
             None => {
                 let kept = self.creation.new.request().is_some();
+                // The stored form of the request is in the store now.
+                drop(self.creation);
                 let accepted = AcceptedRequest::within(&record, self.request, kept, self.span);
                 let run = prepare_run(
                     self.node,

@@ -1,6 +1,7 @@
 use std::{
-    any::Any,
     convert::Infallible,
+    fmt,
+    panic::{RefUnwindSafe, UnwindSafe},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -22,7 +23,13 @@ pub struct BufferedBody {
 struct RareBody {
     trailers: Option<HeaderMap>,
     /// A value that is dropped once the bytes were read.
-    guard: Option<Arc<dyn Any + Send + Sync>>,
+    guard: Option<Arc<dyn BodyGuard>>,
+}
+
+/// A value that a body keeps until its bytes were read.
+pub(crate) trait BodyGuard:
+    fmt::Debug + Send + Sync + UnwindSafe + RefUnwindSafe + 'static
+{
 }
 
 impl BufferedBody {
@@ -43,7 +50,7 @@ impl BufferedBody {
     }
 
     /// Keeps a value until the bytes were read, here and in each clone.
-    pub(crate) fn with_guard(mut self, guard: Arc<dyn Any + Send + Sync>) -> Self {
+    pub(crate) fn with_guard(mut self, guard: Arc<dyn BodyGuard>) -> Self {
         self.rare.get_or_insert_default().guard = Some(guard);
         self
     }

@@ -43,6 +43,7 @@ mod state_set;
 mod status;
 mod view;
 
+pub(crate) use body::BodyGuard;
 pub use body::BufferedBody;
 pub(crate) use body_collector::BodyCollector;
 pub use failure::{Failure, FailureKind};

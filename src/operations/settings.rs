@@ -206,15 +206,17 @@ impl<R, D> Operations<R, D> {
     }
 
     /// Sets how many bytes of request bodies and results may be in memory at a time; 256 MiB by
-    /// default. A request whose body does not fit is answered with 503, before the body is read if
-    /// its length is announced. If nothing else is in memory, one body of any size up to the
-    /// [`body_limit`](crate::AsyncAcceptLayer::body_limit) is read.
+    /// default. A request whose body has no room is answered with 503, before the body is read if
+    /// its announced length has no room. A body that is alone has room whatever its length, up to
+    /// the [`body_limit`](crate::AsyncAcceptLayer::body_limit).
     ///
     /// A request body of more than a kibibyte counts until the service reads or drops it. A result
-    /// counts from its first
-    /// byte until it is recorded. Results are never refused, so they may exceed the bound; no
-    /// further request with a body is admitted then. What a
-    /// [`MemoryStore`](crate::MemoryStore) keeps has a bound of its own.
+    /// counts from its first byte until it is recorded. Results are never refused, so they may
+    /// exceed the bound. Half of the bound is left to bodies, however many results there are.
+    ///
+    /// Heads of requests and responses, copies that a store encodes, and answers to polls do not
+    /// count. A [`MemoryStore`](crate::MemoryStore) has a bound of its own. A node whose bound is
+    /// reached reclaims no operations that it would run again.
     ///
     /// # Panics
     /// Panics if a layer, a service, a recovery, a drain handle or a clone was created before.

@@ -20,8 +20,8 @@ pub(super) fn etag<T>(record: &Record<T>) -> Option<HeaderValue> {
 /// hexadecimal digits, and the text around them.
 const LONGEST: usize = "W/\"-\"".len() + 20 + 16;
 
-/// Returns the version of a record and its creation time. The time distinguishes operations that
-/// had the same id one after another.
+/// Returns the version of a record and the time of its last change. The time distinguishes
+/// operations that had the same id one after another.
 pub(super) fn tag<T>(record: &Record<T>) -> String {
     let mut text = [0; LONGEST];
     let begin = put_etag(record, &mut text) + "W/\"".len();

@@ -67,9 +67,15 @@ async fn try_cancel<S: Store>(
     when_finished: OnTerminal,
     reason: Option<&str>,
 ) -> Result<EndAnswer<S::Output>, ApiError> {
+    let mut created_at = None;
     // The round is repeated when another writer was faster, which rarely happens twice.
     for round in 0..ROUNDS {
         let (record, stamp, ends) = found(settings, parts, id).await?;
+        let created = record.operation().metadata().created_at();
+        if *created_at.get_or_insert(created) != created {
+            // The operation was deleted, and its id used again.
+            return Err(ApiError::NotFound { id: id.clone() });
+        }
         let etag = conditional::etag(&record);
         let named = precondition::holding(&parts.headers, etag.as_ref())?;
         let state = record.operation().state();
@@ -170,8 +176,8 @@ async fn try_delete<S: Store>(
     }
 }
 
-/// Deletes a terminal operation. A terminal operation cannot change any more, so a missing
-/// operation counts as deleted.
+/// Deletes a terminal operation. A terminal operation cannot change any more, so one that is
+/// missing, or another one with its id, means that it was deleted.
 async fn delete_at<S: Store>(
     settings: &Settings<S>,
     id: &OperationId,
@@ -179,8 +185,7 @@ async fn delete_at<S: Store>(
     ends: &EndCapability<S>,
 ) -> Result<(), ApiError> {
     match (ends.delete)(settings.store(), id, stamp).await {
-        Ok(Written::Done(_) | Written::Gone) => Ok(()),
-        Ok(Written::Lost(_)) => Err(ApiError::PreconditionFailed { field: "If-Match" }),
+        Ok(Written::Done(_) | Written::Gone | Written::Lost(_)) => Ok(()),
         Err(error) => Err(unavailable(settings, Some(id), &error)),
     }
 }

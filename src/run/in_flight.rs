@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use admission::{AdmissionError, AdmissionPermit};
-pub(crate) use byte_budget::{BodyShare, ByteBudget, BytesExceeded, ResultShare};
+pub(crate) use byte_budget::{BodyBytes, ByteBudget, BytesExceeded, ResultBytes, UNCOUNTED};
 pub use stats::InFlightStats;
 
 use super::{

@@ -123,7 +123,9 @@ pub use drain::{Drain, DrainReport};
 pub use handle::{NotAccepted, OperationHandle};
 pub(crate) use handler::Handler;
 pub use in_flight::InFlightStats;
-pub(crate) use in_flight::{AdmissionError, AdmissionPermit, BodyShare, BytesExceeded, InFlight};
+pub(crate) use in_flight::{
+    AdmissionError, AdmissionPermit, BodyBytes, BytesExceeded, InFlight, UNCOUNTED,
+};
 pub use in_process::InProcess;
 pub(crate) use limits::{LONGEST, RunLimits};
 pub(crate) use log_end::log_end;

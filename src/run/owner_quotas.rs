@@ -1,7 +1,7 @@
-//! The share of each owner in a bounded number of places.
+//! The share of each owner in a bound, such as one of places or of bytes.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -10,10 +10,9 @@ use std::{
 
 use crate::store::Owner;
 
-/// The number of places that each owner has taken. Requests without an owner count as those of
-/// one owner.
+/// The amount that each owner has taken. Requests without an owner count as those of one owner.
 ///
-/// The map has an entry for each owner with a taken place.
+/// The map has an entry for each owner that has taken anything.
 #[derive(Debug)]
 pub(crate) struct OwnerQuotas {
     taken: Mutex<HashMap<Option<Owner>, usize>>,
@@ -32,9 +31,9 @@ impl OwnerQuotas {
         }
     }
 
-    /// Sets how many places an owner may have, instead of a quarter of all places.
-    pub(crate) fn set(&self, places: usize) {
-        self.most.store(places.min(UNSAID - 1), Relaxed);
+    /// Sets the amount that an owner may have, instead of a quarter of all.
+    pub(crate) fn set(&self, amount: usize) {
+        self.most.store(amount.min(UNSAID - 1), Relaxed);
     }
 
     /// Takes one of `all` places for this owner, until the permit is dropped. Returns `None` if
@@ -51,24 +50,40 @@ impl OwnerQuotas {
         Some(OwnerPermit {
             shares: Arc::clone(self),
             owner,
-            places: 1,
+            amount: 1,
         })
     }
 
-    /// Returns a permit for no place.
+    /// Returns a permit for nothing yet.
     pub(crate) fn none_for(self: &Arc<Self>, owner: Option<Owner>) -> OwnerPermit {
         OwnerPermit {
             shares: Arc::clone(self),
             owner,
-            places: 0,
+            amount: 0,
         }
     }
 
-    /// Returns the bound for each owner, of `all` places.
+    /// Returns the bound for each owner, where the bound for all is `all`.
     fn most(&self, all: usize) -> usize {
         match self.most.load(Relaxed) {
             UNSAID => all.div_ceil(4),
             most => most,
+        }
+    }
+
+    /// Returns whether an owner may take so much now.
+    pub(crate) fn fits(&self, owner: &Option<Owner>, amount: usize, all: usize) -> bool {
+        let taken = self.in_use().get(owner).copied().unwrap_or_default();
+        taken == 0 || taken.saturating_add(amount) <= self.most(all)
+    }
+
+    fn give_back(&self, owner: &Option<Owner>, amount: usize) {
+        let mut taken = self.in_use();
+        if let Some(left) = taken.get_mut(owner) {
+            *left = left.saturating_sub(amount);
+            if *left == 0 {
+                taken.remove(owner);
+            }
         }
     }
 
@@ -78,43 +93,42 @@ impl OwnerQuotas {
     }
 }
 
-/// The places that an owner has taken together, until the permit is dropped.
+/// The amount that an owner has taken at one place, until the permit is dropped.
 #[derive(Debug)]
 pub(crate) struct OwnerPermit {
     shares: Arc<OwnerQuotas>,
     owner: Option<Owner>,
-    places: usize,
+    amount: usize,
 }
 
 impl OwnerPermit {
-    /// Takes further places, of `all`. Returns false if the owner has reached its bound and other
-    /// permits of the owner have places.
-    pub(crate) fn take_more(&mut self, places: usize, all: usize) -> bool {
+    /// Takes `more`, where the bound for all is `all`. Returns false if the owner has reached its
+    /// bound and has taken something elsewhere.
+    pub(crate) fn take_more(&mut self, more: usize, all: usize) -> bool {
         let most = self.shares.most(all);
         let mut all_taken = self.shares.in_use();
         let taken = all_taken.get(&self.owner).copied().unwrap_or_default();
-        let more = taken.saturating_add(places);
-        let is_alone = taken == self.places;
-        let fits = is_alone || more <= most;
-        if fits && places > 0 {
-            all_taken.insert(self.owner.clone(), more);
-            self.places += places;
+        let after = taken.saturating_add(more);
+        let is_alone = taken == self.amount;
+        let fits = is_alone || after <= most;
+        if fits && more > 0 {
+            all_taken.insert(self.owner.clone(), after);
+            self.amount += more;
         }
         fits
+    }
+
+    /// Gives back a part of the amount.
+    pub(crate) fn give_back(&mut self, part: usize) {
+        self.amount -= part;
+        self.shares.give_back(&self.owner, part);
     }
 }
 
 impl Drop for OwnerPermit {
     fn drop(&mut self) {
-        if self.places == 0 {
-            return;
-        }
-        let mut taken = self.shares.in_use();
-        if let Entry::Occupied(mut entry) = taken.entry(self.owner.take()) {
-            match entry.get().saturating_sub(self.places) {
-                0 => drop(entry.remove()),
-                left => *entry.get_mut() = left,
-            }
+        if self.amount > 0 {
+            self.shares.give_back(&self.owner, self.amount);
         }
     }
 }

@@ -60,7 +60,7 @@ where
 }
 
 /// Returns the length of the recorded body.
-fn result_bytes(outcome: &Outcome<RecordedResponse>) -> usize {
+pub(super) fn result_length(outcome: &Outcome<RecordedResponse>) -> usize {
     let response = match outcome {
         Outcome::Succeeded(response) => response.as_ref(),
         Outcome::Failed(failure) => failure.response.as_ref(),
@@ -77,7 +77,7 @@ fn log_end_of<R: Lease>(node: &Runtime<R>, id: &OperationId) {
     }
 }
 
-/// Does the same with a bound: after this many refusals of both outcomes, the last refusal is
+/// Does the same as [`record`] with a bound: after this many refusals of both outcomes, the last refusal is
 /// returned as an error.
 pub(super) async fn record_within<R>(
     node: &Arc<Runtime<R>>,
@@ -89,8 +89,7 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     // The outcome stays in memory until the store has taken it, which may last during an outage.
-    let mut buffered = node.in_flight.bytes().result_share();
-    buffered.count(result_bytes(&outcome));
+    let _counted = node.in_flight.bytes().result_bytes(result_length(&outcome));
     let refused = AtomicU32::new(0);
     let id = &work.id;
     crash_point!("finishing");

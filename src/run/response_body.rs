@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 
 use super::{
     failures::inner_error,
-    in_flight::{ByteBudget, ResultShare},
+    in_flight::{ByteBudget, ResultBytes},
 };
 use crate::{
     BoxError,
@@ -31,7 +31,7 @@ pin_project! {
         body: B,
         collecting: BodyCollector,
         // The bytes of a result are counted and never refused.
-        share: ResultShare<'a>,
+        counted: ResultBytes<'a>,
         limit: u64,
     }
 }
@@ -50,7 +50,7 @@ pub(crate) fn collect<'a, B>(
         head: Response::from_parts(parts, ()),
         body,
         collecting: BodyCollector::up_to(limit),
-        share: budget.result_share(),
+        counted: budget.result_bytes(0),
         limit,
     }
 }
@@ -70,7 +70,7 @@ where
         while let Some(frame) = ready!(this.body.as_mut().poll_frame(context)) {
             let collected = match frame {
                 Ok(frame) => {
-                    this.share.count(frame.data_ref().map_or(0, Bytes::len));
+                    this.counted.add(frame.data_ref().map_or(0, Bytes::len));
                     this.collecting.push(frame)
                 }
                 Err(error) => return Poll::Ready(Err(inner_error(this.id, &error.into()))),

@@ -138,6 +138,21 @@ impl<S, R> RunService<S, R> {
         self
     }
 
+    /// Sets how many bytes of request bodies and results may be in memory at a time; 256 MiB by
+    /// default. A message whose body has no room beside the others is not claimed, and the error
+    /// says that another node may take it.
+    /// [`Operations::max_bytes_in_flight`](crate::Operations::max_bytes_in_flight) says what counts.
+    ///
+    /// # Panics
+    /// Panics if the service was cloned before.
+    #[must_use]
+    pub fn max_bytes_in_flight(mut self, bytes: usize) -> Self {
+        let node = Arc::get_mut(&mut self.node);
+        let node = node.expect("the bound is set before the service is cloned");
+        node.in_flight.bytes().set_max(bytes);
+        self
+    }
+
     /// Sets the largest response body that is recorded, in bytes; 8 MiB by default.
     #[must_use]
     pub fn result_limit(mut self, bytes: u64) -> Self {
@@ -222,7 +237,7 @@ where
                     StoreError::unavailable("this node is at its bound on requests in flight")
                 }
             })?;
-            match claim(&node, &queued).await? {
+            match claim(&node, queued).await? {
                 Some(accepted) => {
                     let accepted = accepted.admitted(admitted);
                     operate(node, limits, inner, Readiness::Unknown, accepted).await
@@ -237,18 +252,25 @@ where
 /// or is claimed by another node.
 async fn claim<R>(
     node: &Runtime<R>,
-    queued: &QueuedRequest,
+    queued: QueuedRequest,
 ) -> Result<Option<AcceptedRequest>, StoreError>
 where
     R: Lease<Output = RecordedResponse>,
 {
     let request = queued.request().map_err(StoreError::refused)?;
+    let length = request.body().data().len() as u64;
+    if node.in_flight.bytes().fits(length, None).is_err() {
+        return Err(StoreError::unavailable(
+            "this node is at its bound on bytes in flight",
+        ));
+    }
     let mut request = request.map(|body| node.in_flight.bytes().count_body(body));
-    let held = queued.lease_handle();
+    let held = queued.lease_handle().clone();
+    drop(queued);
     // If the answer is lost, this node holds the operation under a token that it does not know.
     // The lease expires, and a recovery reclaims the operation.
     crash_point!("claiming");
-    let claimed = node.store.claim(node.lease(), held).await?;
+    let claimed = node.store.claim(node.lease(), &held).await?;
     crash_point!("claimed");
     let record = match claimed {
         Written::Done(record) => record,

@@ -153,6 +153,13 @@ impl NewOperation {
         self
     }
 
+    /// Drops the data for a rerun, which the store has.
+    pub(crate) fn drop_request(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.request = None;
+        }
+    }
+
     fn rare(&mut self) -> &mut RareArguments {
         self.rare.get_or_insert_default()
     }

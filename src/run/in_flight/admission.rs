@@ -58,6 +58,9 @@ impl InFlight {
 
     /// Returns how many more requests would be admitted now.
     pub(crate) fn room(&self) -> usize {
+        if self.bytes.is_used_up() {
+            return 0;
+        }
         self.max.load(SeqCst).saturating_sub(self.admitted())
     }
 

@@ -4,7 +4,8 @@
 pub struct InFlightStats {
     /// The number of requests that are being accepted, pending or running.
     pub operations: usize,
-    /// The bytes of request bodies and results in memory, which
-    /// [`max_bytes_in_flight`](crate::Operations::max_bytes_in_flight) bounds.
+    /// The bytes that count for
+    /// [`max_bytes_in_flight`](crate::Operations::max_bytes_in_flight): request bodies of more than
+    /// a kibibyte that the service has not read, and results that are not recorded yet.
     pub bytes: usize,
 }

@@ -21,7 +21,7 @@ use crate::{
         catch_panic::catch,
         heartbeat,
         operate::{give_up, start},
-        record::record,
+        record::{record, result_length},
         supervise::{RunEnd, Supervised, look_after},
     },
     store::Lease,
@@ -130,14 +130,17 @@ where
                 Some(called) => called,
                 None => call.await,
             };
-            Ok(outcome_of_call(called, node, work, limits, base).await)
+            let outcome = outcome_of_call(called, node, work, limits, base).await;
+            // The outcome may have to wait for the store.
+            let counted = node.in_flight.bytes().result_bytes(result_length(&outcome));
+            Ok((outcome, counted))
         };
         let run = async move {
             // The operation was created as running. The start only finds out whether the
             // operation was ended or reclaimed since.
             let is_ours = async { start(node, work).await.map_err(RunEnd::from) };
             match tokio::try_join!(is_ours, outcome) {
-                Ok(((), outcome)) => Ok(outcome),
+                Ok(((), (outcome, _counted))) => Ok(outcome),
                 Err(ended) => ended,
             }
         };
