@@ -1,5 +1,7 @@
 //! Private parsers and decoders, for the fuzz targets in `fuzz/`. They are not part of the API.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, uri::PathAndQuery};
 
@@ -9,7 +11,7 @@ use crate::{
     dialect::{self, Event, ForwardingHeader},
     engine,
     operation::resolve_references,
-    poll::{NamedTags, if_match},
+    poll::{NamedTags, RequestedPart, if_match, requested_part},
     run::stored_request,
     store::{Cursor, ListQuery, Owner, Record, cursor::CursorKey},
 };
@@ -50,6 +52,16 @@ pub fn forwarded_origin(headers: &HeaderMap, by_older_fields: bool) -> Option<St
 pub fn matches(headers: &HeaderMap, etag: &HeaderValue) -> Option<bool> {
     let named = if_match(headers, Some(etag)).ok()??;
     Some(matches!(named, NamedTags::Any | NamedTags::This))
+}
+
+/// Returns the part of a body of this length that `Range` and `If-Range` ask for; `None` for the
+/// whole, and for a range outside of the body.
+#[must_use]
+pub fn range(headers: &HeaderMap, etag: &HeaderValue, length: usize) -> Option<Range<usize>> {
+    match requested_part(headers, etag, length) {
+        RequestedPart::Part(part) => Some(part),
+        RequestedPart::Whole | RequestedPart::Unsatisfiable => None,
+    }
 }
 
 /// Returns the number in a cursor of a fixed list; `None` if the text is no such cursor.
@@ -136,6 +148,11 @@ mod tests {
         assert_eq!(matches(&headers, &etag), Some(false));
         headers.append("if-match", HeaderValue::from_static("\"1\""));
         assert_eq!(matches(&headers, &etag), Some(true));
+
+        let mut headers = HeaderMap::new();
+        assert_eq!(range(&headers, &etag, 9), None);
+        headers.insert("range", HeaderValue::from_static("bytes=1-2"));
+        assert_eq!(range(&headers, &etag, 9), Some(1..3));
 
         assert_eq!(open_cursor(&seal_cursor(7)), Some(7));
         assert_eq!(open_cursor("7"), None);

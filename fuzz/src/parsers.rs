@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri,
-    header::{ACCEPT, FORWARDED, IF_MATCH, LINK, LOCATION},
+    header::{ACCEPT, FORWARDED, IF_MATCH, LINK, LOCATION, RANGE},
     uri::PathAndQuery,
 };
 use tower_operations::{
@@ -17,7 +17,7 @@ pub fn check(data: &[u8]) {
     let Some((selector, data)) = data.split_first() else {
         return;
     };
-    match selector % 13 {
+    match selector % 14 {
         0 => prefer(data),
         1 => idempotency_key(data),
         2 => accept(data),
@@ -30,6 +30,7 @@ pub fn check(data: &[u8]) {
         9 => event(data),
         10 => references(data),
         11 => if_match(data),
+        12 => range(data),
         _ => cursor(data),
     }
 }
@@ -347,6 +348,31 @@ fn event(data: &[u8]) {
         .replace("\r\n", "\n")
         .replace('\r', "\n");
     assert_eq!(String::from_utf8_lossy(&read.join(&b'\n')), normal);
+}
+
+/// A part is within the body, and is what a simple field says.
+fn range(data: &[u8]) {
+    let Some((length, field)) = data.split_first() else {
+        return;
+    };
+    let length = usize::from(*length);
+    let headers = fields(&RANGE, field);
+    let etag = HeaderValue::from_static("\"a\"");
+    let part = fuzzing::range(&headers, &etag, length);
+    if let Some(part) = &part {
+        assert!(part.start < part.end && part.end <= length, "{part:?}");
+    }
+    let simple = std::str::from_utf8(field).ok().and_then(|text| {
+        let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
+        let number = |text: &str| text.parse::<u8>().ok().filter(|it| it.to_string() == text);
+        Some((usize::from(number(first)?), usize::from(number(last)?)))
+    });
+    if let Some((first, last)) = simple
+        && first <= last
+        && first < length
+    {
+        assert_eq!(part, Some(first..length.min(last + 1)));
+    }
 }
 
 /// A field without quotes is valid only as a star. A line with quotes is a list of quoted

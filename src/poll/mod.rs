@@ -66,4 +66,6 @@ pub use body::PollBody;
 pub use future::PollFuture;
 #[cfg(any(fuzzing, test))]
 pub(crate) use precondition::{NamedTags, if_match};
+#[cfg(any(fuzzing, test))]
+pub(crate) use replayed::{RequestedPart, requested_part};
 pub use service::PollService;

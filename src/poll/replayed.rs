@@ -73,7 +73,7 @@ pub(super) fn complete(
         return Ok(response);
     }
     let length = response.body().data().len();
-    match requested(headers, &etag, length) {
+    match requested_part(headers, &etag, length) {
         RequestedPart::Whole => Ok(response),
         RequestedPart::Part(range) => Ok(part(response, range)),
         RequestedPart::Unsatisfiable => Err(ApiError::RangeNotSatisfiable {
@@ -123,7 +123,7 @@ fn part(response: Response<BufferedBody>, range: Range<usize>) -> Response<Buffe
 
 /// The part of a body that a request asks for.
 #[derive(Debug, PartialEq, Eq)]
-enum RequestedPart {
+pub(crate) enum RequestedPart {
     Whole,
     Part(Range<usize>),
     /// The range begins after the end of the body.
@@ -133,7 +133,11 @@ enum RequestedPart {
 /// Returns the part that `Range` and `If-Range` ask for (RFC 9110, sections 14.2 and 13.1.5). A
 /// server may ignore `Range`: this one does so for several ranges, for another unit, and for a
 /// malformed field.
-fn requested(headers: &HeaderMap, etag: &HeaderValue, length: usize) -> RequestedPart {
+pub(crate) fn requested_part(
+    headers: &HeaderMap,
+    etag: &HeaderValue,
+    length: usize,
+) -> RequestedPart {
     let mut ranges = headers.get_all(RANGE).iter();
     let (Some(range), None) = (ranges.next(), ranges.next()) else {
         return RequestedPart::Whole;
@@ -204,7 +208,7 @@ mod tests {
     fn requested_of(range: &str, length: usize) -> RequestedPart {
         let mut headers = HeaderMap::new();
         headers.insert(RANGE, range.parse().unwrap());
-        requested(&headers, &HeaderValue::from_static("\"a\""), length)
+        requested_part(&headers, &HeaderValue::from_static("\"a\""), length)
     }
 
     #[test]
@@ -266,18 +270,18 @@ mod tests {
             for tag in tags {
                 headers.append(IF_RANGE, tag.parse().unwrap());
             }
-            let part = requested(&headers, &etag, 10);
+            let part = requested_part(&headers, &etag, 10);
             assert_eq!(part == Part(0..1), is_part, "{tags:?}");
         }
         let mut twice = HeaderMap::new();
         twice.append(RANGE, HeaderValue::from_static("bytes=0-0"));
         twice.append(RANGE, HeaderValue::from_static("bytes=1-1"));
-        assert_eq!(requested(&twice, &etag, 10), Whole);
+        assert_eq!(requested_part(&twice, &etag, 10), Whole);
         let weak = HeaderValue::from_static("W/\"a\"");
         twice.remove(RANGE);
         twice.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
         twice.insert(IF_RANGE, weak.clone());
-        assert_eq!(requested(&twice, &weak, 10), Whole);
+        assert_eq!(requested_part(&twice, &weak, 10), Whole);
     }
 
     proptest! {
