@@ -23,7 +23,7 @@ mod tests {
         for (bytes, expected) in [
             ("", ""),
             ("f", "Zg=="),
-            ("fo", "Zm8="),
+            ("ok", "b2s="),
             ("foo", "Zm9v"),
             ("foob", "Zm9vYg=="),
             ("fooba", "Zm9vYmE="),
