@@ -151,12 +151,7 @@ impl Answer {
             let has_range = self.headers.contains_key(header::CONTENT_RANGE);
             assert_eq!(has_range, is_part, "{self:?}");
         }
-        for name in [
-            "retry-after",
-            "set-cookie",
-            "date",
-            "operation-location",
-        ] {
+        for name in ["retry-after", "set-cookie", "date", "operation-location"] {
             assert!(!self.headers.contains_key(name), "{name} in {self:?}");
         }
     }
