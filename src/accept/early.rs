@@ -40,9 +40,10 @@ where
         }
         (end, _) => return RaceResult::Ended(end),
     };
+    let collecting = collect(id, response, limit, in_flight.bytes());
     let collected = tokio::select! {
         biased;
-        collected = timeout(policy.run.running, collect(id, response, limit, in_flight.bytes())) => collected,
+        collected = timeout(policy.run.running, collecting) => collected,
         () = in_flight.over().cancelled() => return RaceResult::Ended(RaceEnd::ShutDown),
     };
     let outcome = match collected {

@@ -77,8 +77,8 @@ fn log_end_of<R: Lease>(node: &Runtime<R>, id: &OperationId) {
     }
 }
 
-/// Does the same as [`record`] with a bound: after this many refusals of both outcomes, the last refusal is
-/// returned as an error.
+/// Does the same as [`record`] with a bound: after this many refusals of both outcomes, the last
+/// refusal is returned as an error.
 pub(super) async fn record_within<R>(
     node: &Arc<Runtime<R>>,
     work: &RunContext,
