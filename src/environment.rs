@@ -47,6 +47,13 @@ where
     tokio::spawn(task)
 }
 
+/// Runs a function that takes long on a thread that may be blocked. A test cannot replace it.
+pub(crate) fn spawn_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    tokio::task::spawn_blocking(work)
+}
+
 /// Starts tasks on a runtime and in an environment: those that were current when it was created.
 pub(crate) struct Spawner {
     runtime: Handle,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
@@ -264,4 +264,149 @@ async fn every_dialect_that_replays_a_response_has_parts() {
         );
         assert_eq!(whole.header("etag"), Some(&*format!("\"{TEN}\"")), "{name}");
     }
+}
+
+#[tokio::test]
+async fn the_application_turns_ranges_off_or_keeps_its_own_validator() {
+    let response = || {
+        let response = Response::builder().header("etag", "W/\"7\"");
+        let response = response.header("repr-digest", "md5=:own:");
+        response.body(BufferedBody::from("0123456789")).unwrap()
+    };
+    let none = |_: &RecordedResponse, fields: &mut HeaderMap| {
+        fields.insert("accept-ranges", HeaderValue::from_static("none"));
+    };
+    let polls = operations_with(response())
+        .await
+        .map_replay(none)
+        .poll_service();
+    let answer = get(&polls, &[("range", "bytes=0-0"), ("if-none-match", "*")]).await;
+    assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, 10));
+    assert_eq!(
+        (answer.header("etag"), answer.header("accept-ranges")),
+        (None, Some("none"))
+    );
+
+    let operations = operations_with(response()).await;
+    let polls = operations.replay_headers(|_| true).poll_service();
+    let answer = get(&polls, &[]).await;
+    assert_eq!(answer.header("etag"), Some("W/\"7\""));
+    assert_eq!(answer.header("repr-digest"), Some("md5=:own:"));
+    for (fields, status) in [
+        (&[("if-none-match", "\"7\"")][..], StatusCode::NOT_MODIFIED),
+        (&[("if-match", "\"8\"")], StatusCode::PRECONDITION_FAILED),
+        (
+            &[("range", "bytes=0-0"), ("if-range", "W/\"7\"")],
+            StatusCode::OK,
+        ),
+        (&[("range", "bytes=0-0")], StatusCode::PARTIAL_CONTENT),
+    ] {
+        assert_eq!(get(&polls, fields).await.status, status, "{fields:?}");
+    }
+}
+
+/// The digest is of the bytes that are sent, whatever a dialect makes of a recorded response.
+#[tokio::test]
+async fn a_changed_replay_has_neither_validator_nor_ranges() {
+    let dialects: [(Arc<dyn Dialect>, &str); 4] = [
+        (Arc::new(OData::default()), "/q3"),
+        (Arc::new(Fhir::default()), "/q3"),
+        (Arc::new(Azure::default()), "/q3/result"),
+        (Arc::new(Ogc::default()), "/q3/results"),
+    ];
+    for (dialect, uri) in dialects {
+        for status in [201, 202, 204, 205, 206, 304, 404] {
+            let name = format!("{dialect:?}, {status}");
+            let response = Response::builder()
+                .status(status)
+                .header("content-range", "bytes 0-9/99");
+            let response = response.body(BufferedBody::from("0123456789")).unwrap();
+            let operations = operations_with(response).await;
+            let polls = operations.dialect(Arc::clone(&dialect)).poll_service();
+            let answer = ask(&polls, Method::GET, uri, &[("range", "bytes=0-0")]).await;
+            assert_eq!(answer.header("repr-digest"), None, "{name}: {answer:?}");
+            assert_eq!(answer.header("accept-ranges"), None, "{name}: {answer:?}");
+            assert_ne!(answer.body.len(), 1, "{name}: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_trailers_of_a_result_come_with_the_whole() {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-sum", HeaderValue::from_static("7"));
+    let body = BufferedBody::new("0123456789".into(), Some(trailers.clone()));
+    let polls = operations_with(Response::new(body)).await.poll_service();
+    let request = Request::get("/q3/result").header("range", "bytes=0-0");
+    let response = polls.oneshot(request.body(()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let whole = response.into_body().collect().await.unwrap();
+    assert_eq!(whole.trailers(), Some(&trailers));
+}
+
+/// If-Match comes before If-None-Match, and both before the range.
+#[tokio::test]
+async fn conditions_come_before_the_range() {
+    let polls = polls_of_digits().await;
+    let etag = format!("\"{TEN}\"");
+    let range = ("range", "bytes=99-");
+    for (fields, status) in [
+        (
+            &[("if-match", "\"x\""), ("if-none-match", &*etag), range][..],
+            412,
+        ),
+        (
+            &[("if-match", &*etag), ("if-none-match", &*etag), range],
+            304,
+        ),
+        (
+            &[("if-match", &*etag), ("if-none-match", "\"x\""), range],
+            416,
+        ),
+        (
+            &[("if-none-match", "\"x\""), ("if-range", "\"x\""), range],
+            200,
+        ),
+    ] {
+        assert_eq!(get(&polls, fields).await.status, status, "{fields:?}");
+    }
+    let weak = format!("W/{etag}");
+    assert_eq!(get(&polls, &[("if-match", &weak)]).await.status, 412);
+    assert_eq!(get(&polls, &[("if-none-match", &weak)]).await.status, 304);
+}
+
+/// A 304 has the fields of the 200 but those of its content.
+#[tokio::test]
+async fn a_304_has_the_fields_of_the_200() {
+    let polls = polls_of_digits().await;
+    let whole = get(&polls, &[]).await;
+    let unchanged = get(&polls, &[("if-none-match", "*")]).await;
+    for name in ["etag", "cache-control", "vary", "operation-result"] {
+        assert!(whole.header(name).is_some(), "{name}");
+        assert_eq!(unchanged.header(name), whole.header(name), "{name}");
+    }
+    for name in [
+        "content-type",
+        "content-length",
+        "content-digest",
+        "repr-digest",
+    ] {
+        assert_eq!(unchanged.header(name), None, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_poll_that_waits_gets_a_part() {
+    let body = vec![b'x'; 2_000_000];
+    let polls = operations_with(Response::new(BufferedBody::from(body)))
+        .await
+        .poll_service();
+    let fields = [("prefer", "wait=5"), ("range", "bytes=-7")];
+    let answer = get(&polls, &fields).await;
+    assert_eq!(
+        (answer.status, answer.body.len()),
+        (StatusCode::PARTIAL_CONTENT, 7)
+    );
+    let head = ask(&polls, Method::HEAD, "/q3/result", &[]).await;
+    assert_eq!(head.header("etag"), answer.header("etag"));
 }

@@ -43,11 +43,12 @@ use crate::operation::{BufferedBody, FailureKind, InvalidId, OperationId, Proble
 /// | `canceled` | 410 | the operation was canceled and will never have a result |
 /// | `operation-deleted` | 410 | the same request created an operation that its client deleted |
 /// | `precondition-failed` | 412 | `If-Match` names another version, or `If-None-Match` the current one |
+/// | `range-not-satisfiable` | 416 | `Range` begins after the end of the result |
 /// | `body-too-large` | 413 | the request body is above the limit |
 /// | `body-unreadable` | 400 | the request body ended with an error |
 /// | `unpresentable` | 500 | the result cannot be written as JSON |
 /// | `unsupported` | 501 | this service does not support the request |
-/// | `overloaded` | 503 | the limit of operations in flight, of the store, or of event streams is reached |
+/// | `overloaded` | 503 | the limit of operations or bytes in flight, of the store, or of event streams is reached |
 /// | `shutting-down` | 503 | no new work is accepted |
 /// | `unavailable` | 503 | the store is unavailable |
 /// | as its kind | as its kind | the request failed before an operation existed |
@@ -293,8 +294,8 @@ impl ApiError {
         }
     }
 
-    /// Returns the error as a response: its problem, with `Allow` or `Retry-After` if the
-    /// error has one.
+    /// Returns the error as a response: its problem, with `Allow`, `Retry-After` or
+    /// `Content-Range` if the error has one.
     #[must_use]
     pub fn into_response(self) -> Response<BufferedBody> {
         let mut response = self.problem().into_response();
@@ -302,7 +303,7 @@ impl ApiError {
         response
     }
 
-    /// Adds `Cache-Control`, and `Allow` or `Retry-After` if the error has one. Keeps
+    /// Adds `Cache-Control`, and `Allow`, `Retry-After` or `Content-Range` if the error has one. Keeps
     /// fields that are already set.
     pub(crate) fn add_headers(&self, headers: &mut http::HeaderMap) {
         let mut add = |name: HeaderName, value| {

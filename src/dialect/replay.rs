@@ -117,7 +117,8 @@ impl Replay {
     }
 
     /// Adds a function that changes the fields of each replayed response. The function sees
-    /// the final fields, except those that a dialect adds.
+    /// the final fields, except those that a dialect adds, and the validator and the digest. It
+    /// turns these and ranges off by setting `Accept-Ranges: none`.
     #[must_use]
     pub fn changed(
         self,
@@ -147,8 +148,10 @@ impl Replay {
     #[must_use]
     pub fn response(&self, recorded: &RecordedResponse) -> Response<BufferedBody> {
         let mut response = recorded.to_response();
-        let replayed = Replayed(recorded.clone());
-        response.extensions_mut().insert(replayed);
+        if recorded.status() == StatusCode::OK {
+            let replayed = Replayed(recorded.clone());
+            response.extensions_mut().insert(replayed);
+        }
         if !recorded.is_final() {
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         }
@@ -175,9 +178,22 @@ impl Replay {
     }
 }
 
-/// An extension of a replayed response, until its fields are complete: the recorded response.
+/// An extension of the replay of a 200, until its fields are complete: the recorded response.
 #[derive(Debug, Clone)]
-pub(crate) struct Replayed(pub(crate) RecordedResponse);
+pub(crate) struct Replayed(RecordedResponse);
+
+impl Replayed {
+    /// Removes the extension. Returns the recorded response if the replay still has its status and
+    /// its bytes: a dialect may have changed them.
+    pub(crate) fn take(response: &mut Response<BufferedBody>) -> Option<RecordedResponse> {
+        response.extensions().get::<Self>()?;
+        let Self(recorded) = response.extensions_mut().remove()?;
+        let (sent, whole) = (response.body().data(), recorded.body());
+        let is_whole = sent.len() == whole.len()
+            && (sent.is_empty() || std::ptr::eq(sent.as_ptr(), whole.as_ptr()));
+        (response.status() == StatusCode::OK && is_whole).then_some(recorded)
+    }
+}
 
 impl fmt::Debug for Replay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -115,7 +115,8 @@ impl<R, D> Operations<R, D> {
     }
 
     /// Changes the header of each replayed response: `change` gets the recorded response,
-    /// and the fields that are sent for it.
+    /// and the fields that are sent for it, except those that a dialect adds, and the validator and
+    /// the digest of a recorded 200. It turns these and ranges off by setting `Accept-Ranges: none`.
     ///
     /// Content that users have made is replayed from the origin of the operations. To keep
     /// browsers from showing such content there, send it as an attachment:

@@ -103,14 +103,13 @@ type IncompleteReplay = (Response<BufferedBody>, RecordedResponse);
 fn take_replayed(
     mut response: Response<BufferedBody>,
 ) -> Result<Response<BufferedBody>, IncompleteReplay> {
-    match response.extensions_mut().remove() {
+    match Replayed::take(&mut response) {
         None => Ok(response),
-        Some(Replayed(recorded)) => Err((response, recorded)),
+        Some(recorded) => Err((response, recorded)),
     }
 }
 
 /// Completes a replay, at once if its body is short.
-#[cold]
 fn complete_soon<S: Store>(
     settings: &Arc<Settings<S>>,
     parts: Parts,
@@ -321,8 +320,9 @@ fn show_record<S: Store>(
     });
     // The answer is completed in place, since a response is large.
     if let Ok(response) = &mut answer {
-        // A replay gets its validator later.
-        if about.action == Action::Result || !response.status().is_success() {
+        // A replay gets a validator of its own.
+        let is_replay = response.extensions().get::<Replayed>().is_some();
+        if is_replay || about.action == Action::Result || !response.status().is_success() {
             conditional::vary(response);
         } else {
             let etag = conditional::etag(&record);

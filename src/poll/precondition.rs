@@ -80,8 +80,9 @@ pub(super) fn holding(
 #[derive(Debug, PartialEq, Eq)]
 struct MalformedPrecondition;
 
-/// Compares tags weakly, since all tags of this crate are weak. Several fields form one list, in
-/// which elements may be empty (section 5.6.1.2).
+/// Compares tags weakly where ours is weak, as those of operations are, and for `If-None-Match`.
+/// Compares a strong tag of ours strongly for `If-Match` (section 13.1.1). Several fields form one
+/// list, in which elements may be empty (section 5.6.1.2).
 fn named(
     headers: &HeaderMap,
     field: &HeaderName,
@@ -99,11 +100,15 @@ fn named(
         };
     }
     let ours = etag.map(|etag| opaque(etag.as_bytes()));
+    let is_weak = |tag: &HeaderValue| tag.as_bytes().starts_with(b"W/");
+    let is_strong = *field == header::IF_MATCH && etag.is_some_and(|etag| !is_weak(etag));
     let mut named = NamedTags::Others;
     for value in [first].into_iter().chain(values) {
         let mut rest = value.as_bytes();
         while let Some((tag, after)) = next_tag(rest)? {
-            if Some(tag) == ours {
+            let before = &rest[..rest.len() - after.len() - tag.len()];
+            let may_be = !(is_strong && before.ends_with(b"W/"));
+            if may_be && Some(tag) == ours {
                 named = NamedTags::This;
             }
             rest = after;
@@ -155,6 +160,27 @@ mod tests {
         }
         let etag = HeaderValue::from_static("W/\"2-a\"");
         named(&headers, &header::IF_MATCH, Some(&etag))
+    }
+
+    #[test]
+    fn a_strong_tag_is_compared_strongly_with_if_match() {
+        let etag = HeaderValue::from_static("\"2-a\"");
+        for (field, of_match, of_none_match) in [
+            ("\"2-a\"", This, This),
+            ("W/\"2-a\"", Others, This),
+            ("W/\"x\", \"2-a\"", This, This),
+            ("\"x\", W/\"2-a\"", Others, This),
+        ] {
+            for (name, expected) in [
+                (&header::IF_MATCH, of_match),
+                (&header::IF_NONE_MATCH, of_none_match),
+            ] {
+                let mut headers = HeaderMap::new();
+                headers.insert(name, HeaderValue::from_static(field));
+                let found = named(&headers, name, Some(&etag));
+                assert_eq!(found, Ok(Some(expected)), "{name}: {field}");
+            }
+        }
     }
 
     #[test]

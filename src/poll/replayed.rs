@@ -6,7 +6,8 @@ use std::ops::Range;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{
-        ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, ETAG, IF_RANGE, RANGE, VARY,
+        ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+        IF_RANGE, RANGE, TRAILER,
     },
 };
 
@@ -14,11 +15,13 @@ use super::precondition::{self, NamedTags};
 use crate::{
     codec::push_base64,
     dialect::ApiError,
+    environment,
     operation::{BodyDigest, BufferedBody, RecordedResponse},
 };
 
 static REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 static CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+static CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 
 /// The length in bytes up to which a body is digested at once. A longer one would keep the thread
@@ -36,13 +39,13 @@ pub(super) fn digest_now(recorded: &RecordedResponse) -> Option<BodyDigest> {
 /// Returns the digest of a long body, computed on a thread that may be blocked.
 pub(super) async fn digest(recorded: RecordedResponse) -> BodyDigest {
     let body = recorded.clone();
-    let computed = tokio::task::spawn_blocking(move || body.digest());
+    let computed = environment::spawn_blocking(move || body.digest());
     // The runtime is shutting down if it ran no more task.
     computed.await.unwrap_or_else(|_| recorded.digest())
 }
 
 /// Adds the validator and the digest to a replayed 200, evaluates the conditions of the request,
-/// and cuts out the range that it asks for. Returns other responses as they are.
+/// and cuts out the range that it asks for. Returns a response without ranges as it is.
 ///
 /// # Errors
 /// Returns the error of a precondition that is malformed or does not hold, and of a range outside
@@ -53,23 +56,23 @@ pub(super) fn complete(
     mut response: Response<BufferedBody>,
     digest: &BodyDigest,
 ) -> Result<Response<BufferedBody>, ApiError> {
-    if response.status() != StatusCode::OK {
+    // The choice of the application.
+    let accepted = response.headers_mut().entry(ACCEPT_RANGES);
+    if *accepted.or_insert(BYTES) != BYTES {
         return Ok(response);
     }
     let (etag, repr_digest) = fields_of(digest);
-    // The application may keep a validator of the service. A weak one is not of these bytes.
+    // The application may keep the validator of the service.
     let etag = response.headers_mut().entry(ETAG).or_insert(etag).clone();
-    if !etag.as_bytes().starts_with(b"W/") {
-        match precondition::of_read(headers, Some(&etag))? {
-            Some(NamedTags::Any | NamedTags::This) => return Ok(not_modified(&response)),
-            Some(NamedTags::Others) | None => {}
-        }
+    match precondition::of_read(headers, Some(&etag))? {
+        Some(NamedTags::Any | NamedTags::This) => return Ok(not_modified(&response)),
+        Some(NamedTags::Others) | None => {}
     }
-    response.headers_mut().insert(ACCEPT_RANGES, BYTES);
     // The service may have sent a digest of its own.
     let own_digest = response.headers_mut().entry(&REPR_DIGEST);
     own_digest.or_insert(repr_digest);
-    if method != Method::GET {
+    // A part cannot have the trailers of the whole.
+    if method != Method::GET || response.body().trailers().is_some() {
         return Ok(response);
     }
     let length = response.body().data().len();
@@ -94,14 +97,17 @@ fn fields_of(BodyDigest(digest): &BodyDigest) -> (HeaderValue, HeaderValue) {
     (field(b"\"", b"\""), field(b"sha-256=:", b":"))
 }
 
-/// Returns the 304 that replaces a replayed response.
+/// Returns the 304 that replaces a replayed response, without the fields about its content.
 fn not_modified(response: &Response<BufferedBody>) -> Response<BufferedBody> {
     let mut unchanged = Response::new(BufferedBody::default());
     *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
-    for name in [ETAG, CACHE_CONTROL, VARY] {
-        for value in response.headers().get_all(&name) {
-            unchanged.headers_mut().append(&name, value.clone());
-        }
+    let headers = unchanged.headers_mut();
+    *headers = response.headers().clone();
+    for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING, TRAILER] {
+        headers.remove(name);
+    }
+    for name in [&REPR_DIGEST, &CONTENT_DIGEST, &CONTENT_MD5] {
+        headers.remove(name);
     }
     unchanged
 }
@@ -118,6 +124,7 @@ fn part(response: Response<BufferedBody>, range: Range<usize>) -> Response<Buffe
     // These fields describe the whole content.
     head.headers.remove(CONTENT_LENGTH);
     head.headers.remove(&CONTENT_DIGEST);
+    head.headers.remove(&CONTENT_MD5);
     Response::from_parts(head, BufferedBody::from(body.data().slice(range)))
 }
 
@@ -150,6 +157,8 @@ pub(crate) fn requested_part(
     let range = range.to_str().ok().and_then(parse_range);
     let range = match range {
         None => return RequestedPart::Whole,
+        // No 206 can say that the last bytes of nothing are nothing.
+        Some(ByteRange::Last(1..)) if length == 0 => return RequestedPart::Whole,
         Some(ByteRange::Last(count)) => {
             let count = usize::try_from(count).unwrap_or(usize::MAX).min(length);
             length - count..length
@@ -229,7 +238,8 @@ mod tests {
         ] {
             assert_eq!(requested_of(range, 10), expected, "{range}");
         }
-        for range in ["bytes=0-", "bytes=0-0", "bytes=-1"] {
+        assert_eq!(requested_of("bytes=-1", 0), Whole);
+        for range in ["bytes=0-", "bytes=0-0", "bytes=-0"] {
             assert_eq!(requested_of(range, 0), Unsatisfiable, "{range}");
         }
     }

@@ -36,8 +36,8 @@ use axum::{
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode,
     header::{
-        AUTHORIZATION, CONTENT_TYPE, COOKIE, ETAG, IF_MATCH, IF_NONE_MATCH, LINK, LOCATION,
-        RETRY_AFTER, SET_COOKIE,
+        ACCEPT_RANGES, AUTHORIZATION, CONTENT_TYPE, COOKIE, ETAG, IF_MATCH, IF_NONE_MATCH, LINK,
+        LOCATION, RETRY_AFTER, SET_COOKIE,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -156,7 +156,13 @@ fn cors() -> CorsLayer {
 fn app() -> Router {
     // Operations are lost when the process ends.
     // The time-out limits the run. An outer time-out limits only the time until the 202.
-    let operations = Operations::new(MemoryStore::new()).running_timeout(Duration::from_secs(60));
+    let operations = Operations::new(MemoryStore::new())
+        .running_timeout(Duration::from_secs(60))
+        // Results are compressed on their way, so their tags, digests and ranges would not be
+        // those of the bytes that clients get.
+        .map_replay(|_, fields| {
+            fields.insert(ACCEPT_RANGES, HeaderValue::from_static("none"));
+        });
     let accept = operations
         .layer()
         // Below the limit of the outer layer by more than the 64 KiB that the accepting
