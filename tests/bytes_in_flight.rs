@@ -19,7 +19,9 @@ use http_body_util::BodyExt;
 use test_support::hooked::{Call, Hooked, When};
 use tokio::sync::{Semaphore, mpsc};
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_operations::{BufferedBody, MemoryStore, Operations, RequestBody, store::Owner};
+use tower_operations::{
+    BufferedBody, Idempotency, MemoryStore, Operations, RequestBody, store::Owner,
+};
 
 const IN_ALL: &str = "\"Too many bytes are in flight\"";
 const OF_OWNER: &str = "\"Too many bytes are in flight for this owner\"";
@@ -97,6 +99,7 @@ fn reader<B>(
 ) -> impl Service<Request<RequestBody<B>>, Response = Response<Answer>, Error = Infallible, Future: Send>
 + Clone
 + Send
++ use<B>
 + 'static
 where
     B: Body<Data = Bytes, Error: std::fmt::Debug> + Send + 'static,
@@ -285,12 +288,34 @@ async fn bytes_are_free_again_when_their_client_disconnects_or_their_body_is_too
     );
 }
 
+fn header_owner(parts: &Parts) -> Option<Owner> {
+    let user = parts.headers.get("x-user")?;
+    Some(Owner::new(user.to_str().unwrap()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_application_sets_the_room_of_an_owner() {
+    let (may_read, may_answer) = (no_permits(), no_permits());
+    let operations = Operations::new(MemoryStore::new())
+        .max_bytes_in_flight_per_owner(30_000)
+        .owner(header_owner);
+    let service = operations.layer().layer(reader(&may_read, &may_answer));
+    for (user, length, status) in [
+        ("ada", 20_000, StatusCode::ACCEPTED),
+        ("ada", 11_000, StatusCode::SERVICE_UNAVAILABLE),
+        ("bob", 11_000, StatusCode::ACCEPTED),
+        ("ada", 10_000, StatusCode::ACCEPTED),
+    ] {
+        let mut request = post(whole([length]));
+        let headers = request.headers_mut();
+        headers.insert("x-user", HeaderValue::from_static(user));
+        let answer = service.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), status, "{user} {length}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_owner_leaves_room_for_others() {
-    let header_owner = |parts: &Parts| {
-        let user = parts.headers.get("x-user")?;
-        Some(Owner::new(user.to_str().unwrap()))
-    };
     let (may_read, may_answer) = (no_permits(), no_permits());
     let operations = Operations::new(MemoryStore::new())
         .max_bytes_in_flight(100_000)
@@ -395,6 +420,135 @@ async fn bodies_and_results_of_calls_that_become_operations_are_counted() {
         ),
         (0, 0)
     );
+}
+
+/// A direct answer under a key waits for the store, too.
+#[tokio::test(start_paused = true)]
+async fn a_direct_answer_that_waits_for_its_store_is_counted() {
+    let hook = |call, when| async move {
+        if (call, when) == (Call::Complete, When::Before) {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        Ok(())
+    };
+    let (may_read, may_answer) = (Arc::new(Semaphore::new(9)), Arc::new(Semaphore::new(9)));
+    let operations = Operations::new(Hooked::new(MemoryStore::new(), hook));
+    let layer = operations.layer().after(Duration::from_secs(60));
+    let layer = layer.idempotency(Idempotency::optional());
+    let mut request = post(whole([]));
+    let key = HeaderValue::from_static("\"8e03978e-40d5-43e8-bc93-6894a57f9324\"");
+    request.headers_mut().insert("idempotency-key", key);
+    let service = layer.layer(reader(&may_read, &may_answer));
+    let call = tokio::spawn(service.oneshot(request));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!call.is_finished());
+    assert_eq!(operations.in_flight().bytes, 30_000);
+    assert_eq!(call.await.unwrap().unwrap().status(), StatusCode::OK);
+    settle().await;
+    assert_eq!(operations.in_flight().bytes, 0);
+}
+
+/// The call has its result before the store says whether the operation is still this node's.
+#[tokio::test(start_paused = true)]
+async fn the_result_of_a_call_that_waits_for_its_start_is_counted() {
+    let hook = |call, when| async move {
+        if (call, when) == (Call::Start, When::Before) {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+        }
+        Ok(())
+    };
+    let (may_read, may_answer) = (no_permits(), Arc::new(Semaphore::new(9)));
+    let operations = Operations::new(Hooked::new(MemoryStore::new(), hook));
+    let layer = operations.layer().after(Duration::from_secs(1));
+    let service = layer.layer(reader(&may_read, &may_answer));
+    let accepted = service.oneshot(post(whole([10]))).await.unwrap();
+    assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+    may_read.add_permits(1);
+    settle().await;
+    assert_eq!(operations.in_flight().bytes, 30_000);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(
+        (
+            operations.in_flight().operations,
+            operations.in_flight().bytes
+        ),
+        (0, 0)
+    );
+}
+
+/// The store has the request, so the node needs no copy.
+#[tokio::test(start_paused = true)]
+async fn the_stored_form_of_a_request_leaves_the_memory_once_its_operation_exists() {
+    for after in [None, Some(Duration::from_secs(1))] {
+        let store = Hooked::new(MemoryStore::new(), async |_, _| Ok(()));
+        let requests = Arc::clone(&store.requests);
+        let operations = Operations::new(store);
+        let layer = operations.layer().rerun_if(|_| true);
+        let layer = match after {
+            Some(time) => layer.after(time),
+            None => layer,
+        };
+        let (may_read, may_answer) = (no_permits(), no_permits());
+        let service = layer.layer(reader(&may_read, &may_answer));
+        let accepted = service.oneshot(post(whole([70_000]))).await.unwrap();
+        assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+        settle().await;
+        assert_eq!(
+            operations.in_flight().operations,
+            1,
+            "the handler has not ended"
+        );
+        let requests = requests.lock().unwrap();
+        assert!(
+            requests.len() == 1 && requests[0].len() > 70_000,
+            "{after:?}"
+        );
+        assert!(requests[0].is_unique(), "{after:?}");
+    }
+}
+
+/// A request that is run again counts as any other.
+#[tokio::test(start_paused = true)]
+async fn a_node_without_room_reclaims_nothing_that_it_would_run_again() {
+    let store = MemoryStore::new();
+    let (may_read, may_answer) = (no_permits(), no_permits());
+    let app = |may_read: &Arc<Semaphore>, may_answer: &Arc<Semaphore>| {
+        let inner = reader::<BufferedBody>(may_read, may_answer);
+        inner.map_request(|request: Request<BufferedBody>| request.map(RequestBody::whole))
+    };
+    let first = Operations::new(store.clone());
+    let _recovery = first.recovery().rerun_with(app(&may_read, &may_answer), 3);
+    let layer = first.layer().rerun_if(|_| true);
+    let service = layer.layer(reader(&may_read, &may_answer));
+    let accepted = service.oneshot(post(whole([8_000]))).await.unwrap();
+    assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+    first.drain(Duration::ZERO).await;
+
+    let second = Operations::new(store).max_bytes_in_flight(5_000);
+    let (may_read, may_answer) = (no_permits(), Arc::new(Semaphore::new(99)));
+    let service = second.layer().layer(reader(&may_read, &may_answer));
+    let accepted = service.oneshot(post(whole([6_000]))).await.unwrap();
+    assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+    let may_read_again = no_permits();
+    let recovery = second.recovery();
+    let recovery = recovery.rerun_with(app(&may_read_again, &may_answer), 3);
+    let recovery = tokio::spawn(recovery.run());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let left = second.in_flight();
+    assert_eq!((left.operations, left.bytes), (1, 6_000));
+    may_read.add_permits(1);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let left = second.in_flight();
+    assert_eq!(
+        (left.operations, left.bytes),
+        (1, 8_000),
+        "the request of the first node"
+    );
+    may_read_again.add_permits(1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let left = second.in_flight();
+    assert_eq!((left.operations, left.bytes), (0, 0));
+    recovery.abort();
 }
 
 #[tokio::test]

@@ -164,6 +164,21 @@ async fn a_worker_claims_no_message_whose_body_has_no_room() {
     assert_eq!(second, RunOutcome::Recorded(State::Succeeded));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_message_leaves_the_memory_once_its_body_is_read() {
+    let store = MemoryStore::new();
+    let (_, bytes) = create_with_message(&store).await;
+    let reads = service_fn(async |request: Request<BufferedBody>| {
+        drop(request);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        Ok::<_, Infallible>(Response::new(BufferedBody::default()))
+    });
+    let run = tokio::spawn(RunService::new(store, reads).oneshot(message(&bytes)));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(bytes.is_unique() && !run.is_finished());
+    assert!(run.await.unwrap().is_ok());
+}
+
 /// A cancel stops the run on its worker.
 #[tokio::test(start_paused = true)]
 async fn a_cancel_reaches_the_worker() {

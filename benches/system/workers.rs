@@ -55,7 +55,7 @@ async fn main() {
         ("Redis", redis.url(), redis.pid()),
     ];
 
-    println!("| workers | PostgreSQL | Redis | at the most |");
+    println!("| workers | PostgreSQL | Redis | at most |");
     println!("| --- | --- | --- | --- |");
     let mut rates = Vec::new();
     for workers in WORKERS {
@@ -303,7 +303,7 @@ fn svg(rates: &[Vec<f64>]) -> String {
         from.0, from.1, to.0, to.1
     ));
     draw(format_args!(
-        "<text x=\"328\" y=\"{}\" fill=\"#777\">at the most</text>",
+        "<text x=\"328\" y=\"{}\" fill=\"#777\">at most</text>",
         to.1 + 2.0
     ));
     for (engine, (name, colour)) in [("PostgreSQL", "#2563eb"), ("Redis", "#dc2626")]

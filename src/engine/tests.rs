@@ -215,8 +215,8 @@ async fn changes_are_announced_if_their_caller_is_dropped() {
         async move { store.changed(&id, version, 3600 * SECOND).await }
     });
     tokio::task::yield_now().await;
-    let forget = store.delete(&id, record.stamp().unwrap());
-    assert!(timeout(SECOND, forget).await.is_err());
+    let delete = store.delete(&id, record.stamp().unwrap());
+    assert!(timeout(SECOND, delete).await.is_err());
     let seen = timeout(10 * SECOND, watching).await.expect("it is woken");
     assert!(seen.unwrap().unwrap().is_none());
 }

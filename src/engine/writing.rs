@@ -132,12 +132,12 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
     ) -> Result<Replaced, StoreError> {
         let operation = record.operation();
         let (id, until) = (operation.id(), operation.metadata().expires_at());
-        let forget = (self.shared.engine).delete(id, stamp(record)?, remains, until);
-        let forgotten = forget.await;
-        if matches!(forgotten, Ok(Replaced::Done) | Err(_)) {
+        let delete = (self.shared.engine).delete(id, stamp(record)?, remains, until);
+        let deleted = delete.await;
+        if matches!(deleted, Ok(Replaced::Done) | Err(_)) {
             self.notify(id, None);
         }
-        forgotten
+        deleted
     }
 
     /// Notifies waiters of a change, and the node that lost the operation by it.
@@ -280,8 +280,8 @@ impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
             }
             let remains = record_head::encode(&record.without_result())?;
             let (this, asked) = (self.clone(), record.clone());
-            let forget = async move { this.remove_and_tell(&asked, &remains).await };
-            match run_to_completion(forget).await? {
+            let delete = async move { this.remove_and_tell(&asked, &remains).await };
+            match run_to_completion(delete).await? {
                 Replaced::Done => return Ok(Written::Done(record)),
                 Replaced::Gone => return Ok(self.gone(id)),
                 Replaced::Found(cell) => record = record_head::decode(cell)?,

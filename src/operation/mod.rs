@@ -27,6 +27,7 @@
 
 mod body;
 mod body_collector;
+mod embedding;
 mod explained;
 mod failure;
 mod id;
@@ -46,6 +47,7 @@ mod view;
 pub(crate) use body::BodyGuard;
 pub use body::BufferedBody;
 pub(crate) use body_collector::BodyCollector;
+pub(crate) use embedding::Embedding;
 pub use failure::{Failure, FailureKind};
 pub use id::{InvalidId, OperationId};
 pub(crate) use media_type::essence;
@@ -55,8 +57,8 @@ pub use problem::Problem;
 pub(crate) use problem::in_one_word;
 pub use progress::Progress;
 pub(crate) use progress::cut;
+pub(crate) use recorded::BodyDigest;
 pub use recorded::RecordedResponse;
-pub(crate) use recorded::{BodyDigest, Embedding};
 pub(crate) use references::resolve_references;
 pub use resource::{Operation, Snapshot};
 pub use state::{InvalidTransition, State, UnknownState};

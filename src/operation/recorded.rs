@@ -10,12 +10,8 @@ use http::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{
-    BufferedBody, Failure, FailureKind, Outcome,
-    explained::problem_of,
-    media_type::{essence, is_json_type, is_utf8},
-};
-use crate::codec::{HeaderBlock, HeaderFields, has_field, is_json, push_number, put_fields};
+use super::{BufferedBody, Embedding, Failure, FailureKind, Outcome, explained::problem_of};
+use crate::codec::{HeaderBlock, HeaderFields, has_field, push_number, put_fields};
 
 /// A response of the inner service: status, headers, body and trailers, byte for byte.
 ///
@@ -70,21 +66,6 @@ impl PartialEq for RecordedResponse {
 
 impl Eq for RecordedResponse {}
 
-/// The form in which the body can be embedded in an operation's JSON. The form is determined
-/// once, when the response is recorded, since every poll needs it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Embedding {
-    /// The bytes are one JSON value whose depth is within the limit for embedding.
-    Json,
-    /// The bytes are one JSON value of any depth: the first releases did not check the
-    /// depth.
-    JsonOfAnyDepth,
-    /// The bytes are UTF-8 text.
-    Text,
-    /// The body cannot be embedded.
-    No,
-}
-
 /// The maximum size in bytes of a body that is copied into the block. A slice may pin a larger
 /// buffer, too.
 const COPIED: usize = 16 * 1024;
@@ -101,7 +82,7 @@ impl RecordedResponse {
                 && !named.contains(name)
                 && (*name != CONTENT_LENGTH || is_length(value, data.len()))
         };
-        let embed = embed(&parts.headers, &data);
+        let embed = Embedding::for_body(&parts.headers, &data);
         if trailers.is_none() && data.len() <= COPIED {
             return Self::block(parts.status, embed, &data, |out| {
                 put_fields(&parts.headers, keep, out);
@@ -321,23 +302,6 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Embedding {
-    /// Every form, at the index of its number in a block.
-    const ALL: [Self; 4] = [Self::Json, Self::JsonOfAnyDepth, Self::Text, Self::No];
-
-    fn number(self) -> u8 {
-        let index = Self::ALL.iter().position(|form| *form == self);
-        index.unwrap_or_default() as u8
-    }
-
-    fn from_number(number: u8) -> Self {
-        Self::ALL
-            .get(usize::from(number))
-            .copied()
-            .unwrap_or(Self::No)
-    }
-}
-
 /// Returns whether a field is about one connection (RFC 9110, section 7.6.1). `Trailer` is not:
 /// it announces fields of the message.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
@@ -373,29 +337,6 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect()
-}
-
-fn embed(headers: &HeaderMap, body: &[u8]) -> Embedding {
-    let Some(media_type) = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes) else {
-        return Embedding::No;
-    };
-    if body.is_empty() || has_field(headers, &header::CONTENT_ENCODING) {
-        return Embedding::No;
-    }
-    // Most JSON responses have exactly this media type.
-    if media_type == b"application/json" || is_json_type(essence(media_type)) {
-        return if is_json(body) {
-            Embedding::Json
-        } else {
-            Embedding::No
-        };
-    }
-    let is_text =
-        (essence(media_type).get(..5)).is_some_and(|start| start.eq_ignore_ascii_case(b"text/"));
-    if is_text && is_utf8(media_type) && std::str::from_utf8(body).is_ok() {
-        return Embedding::Text;
-    }
-    Embedding::No
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::{
         Action, Answer, ApiError, PollRequest, Replayed, RequestView, original_uri, path_is_below,
         unescaped,
     },
-    operation::{BufferedBody, OperationId, RecordedResponse},
+    operation::{BodyDigest, BufferedBody, OperationId, RecordedResponse},
     store::Store,
 };
 
@@ -116,20 +116,14 @@ fn complete_soon<S: Store>(
     (response, recorded): IncompleteReplay,
 ) -> PollFuture {
     let is_head = parts.method == Method::HEAD;
-    match replayed::digest_now(&recorded) {
-        Some(digest) => {
-            let completed = replayed::complete(&parts.method, &parts.headers, response, &digest);
-            let response = completed.unwrap_or_else(|fault| settings.fault(&fault));
-            PollFuture::ready(is_head, response)
-        }
-        None => {
-            let settings = Arc::clone(settings);
-            PollFuture::waiting(is_head, async move {
-                let response = complete(&settings, &parts, (response, recorded)).await;
-                response.map(PollBody::from)
-            })
-        }
+    if let Some(digest) = replayed::digest_now(&recorded) {
+        return PollFuture::ready(is_head, complete_with(settings, &parts, response, &digest));
     }
+    let settings = Arc::clone(settings);
+    PollFuture::waiting(is_head, async move {
+        let response = complete(&settings, &parts, (response, recorded)).await;
+        response.map(PollBody::from)
+    })
 }
 
 /// Completes a replay.
@@ -142,7 +136,17 @@ async fn complete<S: Store>(
         Some(digest) => digest,
         None => replayed::digest(recorded).await,
     };
-    let completed = replayed::complete(&parts.method, &parts.headers, response, &digest);
+    complete_with(settings, parts, response, &digest)
+}
+
+/// Completes a replay whose digest is known.
+fn complete_with<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    response: Response<BufferedBody>,
+    digest: &BodyDigest,
+) -> Response<BufferedBody> {
+    let completed = replayed::complete(&parts.method, &parts.headers, response, digest);
     completed.unwrap_or_else(|fault| settings.fault(&fault))
 }
 

@@ -42,8 +42,8 @@ impl History {
 
     /// Returns a history of the latest of these versions.
     pub(crate) fn new(past: Vec<PastVersion>) -> Self {
-        let forgotten = past.len().saturating_sub(Self::DEPTH);
-        Self(Some(past.into_iter().skip(forgotten).collect()))
+        let dropped = past.len().saturating_sub(Self::DEPTH);
+        Self(Some(past.into_iter().skip(dropped).collect()))
     }
 
     /// Returns whether the times of the operation determine the history.

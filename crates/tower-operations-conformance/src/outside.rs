@@ -23,13 +23,14 @@ pub(super) async fn check<R: Repository<Output = RecordedResponse>>(store: &Arc<
         Outcome::failed(FailureKind::Interrupted),
     ] {
         for is_running in [false, true] {
-            overruling_names_a_stamp_and_fences_the_holder_out(store, is_running, &outcome).await;
+            a_forced_finish_names_a_stamp_and_fences_the_holder_out(store, is_running, &outcome)
+                .await;
         }
     }
-    only_what_has_ended_is_forgotten(store).await;
+    only_ended_operations_are_deleted(store).await;
 }
 
-async fn overruling_names_a_stamp_and_fences_the_holder_out<R>(
+async fn a_forced_finish_names_a_stamp_and_fences_the_holder_out<R>(
     store: &R,
     is_running: bool,
     outcome: &Outcome<RecordedResponse>,
@@ -90,7 +91,7 @@ async fn overruling_names_a_stamp_and_fences_the_holder_out<R>(
     nothing_changes_what_has_ended(store, &ended).await;
 }
 
-async fn only_what_has_ended_is_forgotten<R>(store: &R)
+async fn only_ended_operations_are_deleted<R>(store: &R)
 where
     R: Repository<Output = RecordedResponse>,
 {

@@ -19,8 +19,8 @@ pub(super) async fn check<R: Repository<Output = RecordedResponse>>(store: &Arc<
         one_start_is_a_change(store).await;
         every_report_is_a_change(store).await;
         one_end_wins(store, round).await;
-        one_overruling_wins(store).await;
-        one_forgetting_wins(store).await;
+        one_forced_finish_wins(store).await;
+        one_delete_wins(store).await;
     }
 }
 
@@ -105,7 +105,7 @@ where
         let same = finish_in_task(store, id, token, "the same");
         let stranger = finish_in_task(store, id, no_token(), "another holder's");
         let report = report_in_task(store, id, token, number);
-        let force_finished = overrule_in_task(store, id, stamp(&running));
+        let force_finished = force_finish_in_task(store, id, stamp(&running));
         let reader = read_in_task(store, id, &history);
         tasks.push(Box::pin(async { Asked::Holder(same.await) }));
         tasks.push(Box::pin(async { Asked::Stranger(stranger.await) }));
@@ -168,13 +168,13 @@ where
     assert_unchanged(3, &**store, &ended, "nothing").await;
 }
 
-async fn one_overruling_wins<R>(store: &Arc<R>)
+async fn one_forced_finish_wins<R>(store: &Arc<R>)
 where
     R: Repository<Output = RecordedResponse>,
 {
     let pending = create(&**store, new_operation()).await;
     let id = pending.operation().id();
-    let answers = together((0..16).map(|_| overrule_in_task(store, id, stamp(&pending)))).await;
+    let answers = together((0..16).map(|_| force_finish_in_task(store, id, stamp(&pending)))).await;
     assert_one_wins(&answers, "force-finishing");
     let (before, after) = (version(&pending), version(&last(&**store, id).await));
     law!(
@@ -184,7 +184,7 @@ where
     );
 }
 
-async fn one_forgetting_wins<R>(store: &Arc<R>)
+async fn one_delete_wins<R>(store: &Arc<R>)
 where
     R: Repository<Output = RecordedResponse>,
 {
@@ -265,7 +265,7 @@ where
     async move { ok(store.finish(&id, token, success(text), None).await) }
 }
 
-fn overrule_in_task<R>(
+fn force_finish_in_task<R>(
     store: &Arc<R>,
     id: &OperationId,
     expected: Stamp,

@@ -47,9 +47,9 @@ pub(super) async fn ask<A>(
     ask: impl AsyncFnOnce(&mut PgConnection) -> Result<A, sqlx::Error>,
 ) -> StoreResult<A> {
     let answered = async {
-        let mut lent = connections.lend().await?;
-        let answer = ask(lent.begin()?).await?;
-        lent.done();
+        let mut permit = connections.permit().await?;
+        let answer = ask(permit.begin()?).await?;
+        permit.done();
         Ok(answer)
     };
     match timeout(PATIENCE, answered).await {

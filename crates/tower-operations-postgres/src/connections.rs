@@ -41,7 +41,7 @@ pub(super) struct PostgresConnections {
 #[derive(Default)]
 struct ConnectionQueue {
     /// The number of connections in use.
-    lent: usize,
+    in_use: usize,
     /// The number of statements that wait for the pool. Free connections go to the pool
     /// meanwhile.
     at_the_pool: usize,
@@ -91,14 +91,14 @@ impl PostgresConnections {
         &self.pool
     }
 
-    pub(super) async fn lend(self: &Arc<Self>) -> Result<ConnectionPermit, sqlx::Error> {
+    pub(super) async fn permit(self: &Arc<Self>) -> Result<ConnectionPermit, sqlx::Error> {
         if self.pool.is_closed() {
             return Err(sqlx::Error::PoolClosed);
         }
         let turn = {
             let mut queue = self.queue();
-            if queue.lent < self.at_most {
-                queue.lent += 1;
+            if queue.in_use < self.at_most {
+                queue.in_use += 1;
                 Ok(queue.take_idle())
             } else {
                 let (sender, receiver) = oneshot::channel();
@@ -106,7 +106,7 @@ impl PostgresConnections {
                 Err(receiver)
             }
         };
-        let mut lent = match turn {
+        let mut permit = match turn {
             Ok(fit) => ConnectionPermit {
                 of: Some(Arc::clone(self)),
                 fit,
@@ -117,13 +117,13 @@ impl PostgresConnections {
                 .map_err(|_| sqlx::Error::PoolTimedOut)?
                 .map_err(|_| sqlx::Error::WorkerCrashed)?,
         };
-        if lent.fit.is_none() {
-            lent.fit = Some(IdleConnection {
+        if permit.fit.is_none() {
+            permit.fit = Some(IdleConnection {
                 connection: self.acquire().await?,
                 statements: 0,
             });
         }
-        Ok(lent)
+        Ok(permit)
     }
 
     async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
@@ -147,7 +147,7 @@ impl PostgresConnections {
         mut queue: MutexGuard<'_, ConnectionQueue>,
         fit: Option<IdleConnection>,
     ) {
-        queue.lent -= 1;
+        queue.in_use -= 1;
         let keeps = queue.at_the_pool == 0 && !self.pool.is_closed();
         let unkept = match fit {
             Some(fit) if keeps => {
@@ -284,12 +284,12 @@ impl Drop for ConnectionPermit {
                 return;
             };
             drop(queue);
-            let lent = Self {
+            let permit = Self {
                 of: Some(Arc::clone(&of)),
                 fit: fit.take(),
                 is_busy: false,
             };
-            match next.send(lent) {
+            match next.send(permit) {
                 Ok(()) => return,
                 // The receiver is gone.
                 Err(mut back) => {

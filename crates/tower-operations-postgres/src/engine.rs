@@ -186,7 +186,7 @@ impl Engine for PostgresEngine {
     ) -> StoreResult<Replaced> {
         let name = id.to_string();
         let (version, token) = stamp(expected);
-        let ask = query(&self.statements.forget)
+        let ask = query(&self.statements.delete)
             .bind(&name)
             .bind(version)
             .bind(token)

@@ -30,7 +30,7 @@ macro_rules! statements {
 }
 
 statements! {
-    read write insert_with_key change end take_over hand_on forget renew release released abandoned put_aside
+    read write insert_with_key change end take_over hand_on delete renew release released abandoned put_aside
     reserve settle release_key secret list purge purge_keys notify
 }
 

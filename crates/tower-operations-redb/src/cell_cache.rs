@@ -86,7 +86,7 @@ impl CellCache {
 
     /// Removes cells that the next commit changes: during the commit only the file has
     /// them.
-    pub(super) fn forget(&self, touched: &TouchedCells) {
+    pub(super) fn invalidate(&self, touched: &TouchedCells) {
         let mut cells = self.lock();
         for id in touched.keys() {
             cells.remove(id);
@@ -101,7 +101,7 @@ impl CellCache {
         cells.bytes = 0;
     }
 
-    /// Adds the committed cells, which were [forgotten](Self::forget) before the commit.
+    /// Adds the committed cells, which were [invalidated](Self::invalidate) before the commit.
     pub(super) fn keep(&self, touched: TouchedCells) {
         // The order decides which cells are removed, and must not be that of a random hasher.
         let mut touched: Vec<_> = touched.into_iter().collect();
@@ -181,9 +181,9 @@ mod tests {
         let hot = CellCache::new(10 * (1000 + OVERHEAD));
         for n in 0..1000 {
             let touched = TouchedCells::from_iter([(id(n), written(900))]);
-            hot.forget(&touched);
+            hot.invalidate(&touched);
             hot.keep(touched.clone());
-            hot.forget(&touched);
+            hot.invalidate(&touched);
             hot.keep(touched);
         }
         let cells = hot.lock();
@@ -192,10 +192,10 @@ mod tests {
         assert!(cells.by_id.contains_key(&id(999)) && !cells.by_id.contains_key(&id(900)));
         drop(cells);
         let large = TouchedCells::from_iter([(id(1), written(LARGEST + 1))]);
-        hot.forget(&large);
+        hot.invalidate(&large);
         hot.keep(large);
         assert!(!hot.lock().by_id.contains_key(&id(1)));
-        hot.forget(&(0..1000).map(|n| (id(n), None)).collect());
+        hot.invalidate(&(0..1000).map(|n| (id(n), None)).collect());
         let cells = hot.lock();
         assert_eq!((cells.bytes, cells.order.len()), (0, 0));
         drop(cells);

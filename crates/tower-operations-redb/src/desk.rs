@@ -303,7 +303,7 @@ impl<'t> Desk<'t> {
     pub(super) fn bind(&mut self, name: &[u8], next: &KeyRow<'_>) -> Result<(), RedbFault> {
         self.is_changed = true;
         let before = copy(self.keys.insert(name, &*next.encode()))?;
-        self.forget_expiry(name, before)?;
+        self.remove_expiry(name, before)?;
         if let Some(until) = next.until {
             self.key_expiry.insert((until, name), ())?;
         }
@@ -314,7 +314,7 @@ impl<'t> Desk<'t> {
     pub(super) fn unbind(&mut self, name: &[u8]) -> Result<(), RedbFault> {
         self.is_changed = true;
         let before = copy(self.keys.remove(name))?;
-        self.forget_expiry(name, before)
+        self.remove_expiry(name, before)
     }
 
     /// Removes the binding of a key, if the key is bound to this operation.
@@ -334,7 +334,7 @@ impl<'t> Desk<'t> {
     }
 
     /// Removes the expiry entry of a former row of a key. A damaged row has no readable expiry.
-    fn forget_expiry(&mut self, name: &[u8], before: Option<Vec<u8>>) -> Result<(), RedbFault> {
+    fn remove_expiry(&mut self, name: &[u8], before: Option<Vec<u8>>) -> Result<(), RedbFault> {
         let until = before.and_then(|before| KeyRow::decode(&before).ok()?.until);
         if let Some(until) = until {
             self.key_expiry.remove((until, name))?;

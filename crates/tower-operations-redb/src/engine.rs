@@ -230,13 +230,13 @@ impl Engine for RedbEngine {
         remains: &[u8],
         until: Option<SystemTime>,
     ) -> StoreResult<Replaced> {
-        let forget = DeleteCell {
+        let delete = DeleteCell {
             id: id.clone(),
             expected,
             remains: Bytes::copy_from_slice(remains),
             until,
         };
-        self.change(forget).await
+        self.change(delete).await
     }
 
     async fn renew(&self, held: &[LeaseHandle], term: Duration) -> StoreResult<Vec<LeaseHandle>> {

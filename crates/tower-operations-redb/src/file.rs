@@ -220,13 +220,13 @@ impl Medium {
     pub(super) fn open(&mut self) -> Result<Opened, RedbError> {
         self.cut_off();
         self.cut = Arc::default();
-        let lent = MediumHandle {
+        let handle = MediumHandle {
             backend: Arc::clone(&self.backend),
             cut: Arc::clone(&self.cut),
         };
         let database = Builder::new()
             .set_cache_size(self.cache)
-            .create_with_backend(lent)?;
+            .create_with_backend(handle)?;
         prepare(&database)?;
         if let Some(unfinished) = self.unfinished.take() {
             unfinished.complete()?;

@@ -326,7 +326,7 @@ fn write(
     }
     // A reader that has seen the next state in the file must not see an earlier state in
     // memory.
-    hot.forget(&touched);
+    hot.invalidate(&touched);
     finish(write)?;
     hot.keep(touched);
     Ok(changed)

@@ -223,13 +223,13 @@ impl Engine for RedisEngine {
         remains: &[u8],
         until: Option<SystemTime>,
     ) -> StoreResult<Replaced> {
-        let mut call = self.call(&scripts::FORGET, &[&self.names.cell(id)]);
+        let mut call = self.call(&scripts::DELETE, &[&self.names.cell(id)]);
         call.arg(id.to_string());
         push_stamp(&mut call, expected);
         call.arg(remains);
         optional(&mut call, until.map(moment));
         optional(&mut call, until.map(removal));
-        answers::replaced(self.connections.next().run(&scripts::FORGET, &call).await?)
+        answers::replaced(self.connections.next().run(&scripts::DELETE, &call).await?)
     }
 
     async fn renew(&self, held: &[LeaseHandle], term: Duration) -> StoreResult<Vec<LeaseHandle>> {

@@ -30,7 +30,7 @@ scripts! {
     READ = "lua/read.lua";
     INSERT = "lua/insert.lua";
     REPLACE = "lua/replace.lua";
-    FORGET = "lua/forget.lua";
+    DELETE = "lua/delete.lua";
     RENEW = "lua/renew.lua";
     ABANDONED = "lua/abandoned.lua";
     PUT_ASIDE = "lua/put_aside.lua";

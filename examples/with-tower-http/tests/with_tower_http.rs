@@ -164,6 +164,14 @@ async fn a_result_is_compressed_on_request() {
         }
         let result = ask(&client, Method::GET, &path, &accepts, "").await;
         assert_eq!(decode(&result).await, *plain.body(), "{encoding}");
+        // These would be of the bytes before the compression.
+        assert!(
+            !result.has("etag") && !result.has("repr-digest"),
+            "{result:?}"
+        );
+        let begin = [accepts[0], ("range", "bytes=0-9")];
+        let whole = ask(&client, Method::GET, &path, &begin, "").await;
+        assert_eq!(whole.status(), StatusCode::OK, "{whole:?}");
     }
     let accepts = [("accept-encoding", "gzip")];
     let accepted = ask(&client, Method::POST, "/reports", &accepts, order_of(1)).await;

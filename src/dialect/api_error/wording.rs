@@ -200,10 +200,10 @@ impl ApiError {
                 format!("{field} is * or a list of entity tags in double quotes.")
             }
             Self::PreconditionFailed { field } if *field == "If-None-Match" => {
-                "If-None-Match names the version that the operation is at.".to_owned()
+                "If-None-Match names the current version.".to_owned()
             }
             Self::PreconditionFailed { field } => {
-                format!("{field} does not name the version that the operation is at.")
+                format!("{field} does not name the current version.")
             }
             Self::NoSubResource { id, name } => {
                 let slash = if name.starts_with(':') { "" } else { "/" };

@@ -38,7 +38,7 @@ enum KeyBinding<T> {
     /// An operation, as long as it exists.
     Operation(OperationId),
     /// An operation that was deleted before it expired; without its result.
-    Forgotten(Box<Record<T>>),
+    Deleted(Box<Record<T>>),
     /// An early answer.
     Answer(Arc<T>),
 }
@@ -107,8 +107,8 @@ impl<T> KeyEntry<T> {
 
     /// Returns the same key for an operation that was deleted before it expired; kept until
     /// `deadline`.
-    pub(super) fn forgotten(&self, record: &Record<T>, now: Tick, deadline: Tick) -> Self {
-        let bound = KeyBinding::Forgotten(Box::new(record.without_result()));
+    pub(super) fn deleted(&self, record: &Record<T>, now: Tick, deadline: Tick) -> Self {
+        let bound = KeyBinding::Deleted(Box::new(record.without_result()));
         self.standing_for(bound, size_of::<Record<T>>(), now, deadline)
     }
 
@@ -133,7 +133,7 @@ impl<T> KeyEntry<T> {
     /// Returns whether the key is past: bound to an answer or a deleted operation, so it may be
     /// evicted.
     pub(super) fn is_past(&self) -> bool {
-        matches!(self.bound, KeyBinding::Answer(_) | KeyBinding::Forgotten(_))
+        matches!(self.bound, KeyBinding::Answer(_) | KeyBinding::Deleted(_))
     }
 
     /// Returns the key's entry in the account of its owner, if it is past.
@@ -171,7 +171,7 @@ impl<T: Clone> KeyEntry<T> {
         let found = match &self.bound {
             KeyBinding::Request => Reservation::InProgress,
             KeyBinding::Operation(id) => Reservation::Operation(read(id)?),
-            KeyBinding::Forgotten(record) => Reservation::Deleted(Record::clone(record)),
+            KeyBinding::Deleted(record) => Reservation::Deleted(Record::clone(record)),
             KeyBinding::Answer(answer) => Reservation::Answered(Arc::clone(answer)),
         };
         Some(match self.fingerprint == key.fingerprint {

@@ -108,8 +108,8 @@ impl<T: Payload> Repository for MemoryStore<T> {
             if let Some((name, keyring)) = &mut keyring
                 && let Some(key) = keyring.get(name).filter(|key| key.is_of(id))
             {
-                let forgotten = key.forgotten(&entry.record, now, expires);
-                keyring.put(name, forgotten, 0, &self.shared.room);
+                let deleted = key.deleted(&entry.record, now, expires);
+                keyring.put(name, deleted, 0, &self.shared.room);
             }
             break entry;
         };

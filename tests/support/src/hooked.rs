@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tower_operations::{
     MemoryStore, OperationId, Outcome, Progress, RecordedResponse,
     store::{
@@ -84,6 +85,8 @@ pub struct Hooked {
     pub gone: Ids,
     /// The number of expired operations to purge; `None` if the store needs no purge.
     pub expired: Arc<Mutex<Option<usize>>>,
+    /// The requests that operations were created with. The store has copies.
+    pub requests: Arc<Mutex<Vec<Bytes>>>,
     pub health: Arc<Mutex<Health>>,
 }
 
@@ -105,6 +108,7 @@ impl Hooked {
             unrenewable: Arc::default(),
             gone: Arc::default(),
             expired: Arc::default(),
+            requests: Arc::default(),
             health: Arc::default(),
         }
     }
@@ -179,6 +183,11 @@ impl Repository for Hooked {
     }
 
     async fn create(&self, new: NewOperation) -> Answer<Created<RecordedResponse>> {
+        let copy = new.request().map(|request| {
+            self.requests.lock().unwrap().push(request.clone());
+            Bytes::copy_from_slice(request)
+        });
+        let new = new.with_request(copy);
         self.around(Call::Create, self.inner.create(new)).await
     }
 

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Checks that the law also holds during the delete.
-pub(super) async fn a_key_outlives_a_forgotten_operation<R>(store: &Arc<R>)
+pub(super) async fn a_key_outlives_a_deleted_operation<R>(store: &Arc<R>)
 where
     R: IdempotencyKeys<Output = RecordedResponse>,
 {
@@ -46,10 +46,10 @@ where
             found_by_reserving(&**store, &key).await,
             found_by_creating(&**store, &key).await,
         ];
-        for (_, is_forgotten) in &again {
+        for (_, is_deleted) in &again {
             law!(
                 1,
-                *is_forgotten,
+                *is_deleted,
                 "the key of {id}, which was deleted, found it as if it were there"
             );
         }
@@ -105,7 +105,7 @@ where
     assert_existing(store, keyed(&key), &again).await;
 }
 
-pub(super) async fn a_key_of_a_forgotten_operation_expires_with_it<R>(store: &R)
+pub(super) async fn a_key_of_a_deleted_operation_expires_with_it<R>(store: &R)
 where
     R: IdempotencyKeys<Output = RecordedResponse>,
 {

@@ -26,7 +26,7 @@ pub(super) async fn check<R: IdempotencyKeys<Output = RecordedResponse>>(store: 
     reserving::of_many_reservations_one_holds(store).await;
     creating::of_many_creates_with_one_key_one_is_new(store).await;
     creating::of_reservations_and_creates_one_wins(store).await;
-    lasting::a_key_outlives_a_forgotten_operation(store).await;
+    lasting::a_key_outlives_a_deleted_operation(store).await;
     owners::the_key_of_one_owner_is_not_that_of_another(&**store).await;
     owners::keys_of_owners_are_independent(&**store).await;
     owners::a_deletion_leaves_the_keys_of_other_owners(&**store).await;
@@ -38,7 +38,7 @@ pub(super) async fn check<R: IdempotencyKeys<Output = RecordedResponse>>(store: 
 /// Checks a store that has [`SHORT`] as its time to live.
 pub(super) async fn check_expiry<R: IdempotencyKeys<Output = RecordedResponse>>(store: &Arc<R>) {
     lasting::a_key_lasts_as_long_as_its_operation(&**store).await;
-    lasting::a_key_of_a_forgotten_operation_expires_with_it(&**store).await;
+    lasting::a_key_of_a_deleted_operation_expires_with_it(&**store).await;
 }
 
 fn new_key(owner: Option<Owner>) -> IdempotencyKey {

@@ -79,7 +79,7 @@ where
     assert_unchanged(4, store, &record, "renewing").await;
 }
 
-pub(super) async fn overruling_recalls<R>(store: &Arc<R>)
+pub(super) async fn a_forced_finish_revokes<R>(store: &Arc<R>)
 where
     R: Lease<Output = RecordedResponse>,
 {

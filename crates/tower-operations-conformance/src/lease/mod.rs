@@ -23,7 +23,7 @@ pub(super) async fn check_holding<R: Lease<Output = RecordedResponse>>(store: &A
     holding::a_lease_is_not_taken_over_while_it_lasts(&**store).await;
     holding::renewing_names_what_is_lost(&**store).await;
     holding::renewing_changes_nothing(&**store).await;
-    holding::overruling_recalls(store).await;
+    holding::a_forced_finish_revokes(store).await;
     holding::nothing_recalls_for_nothing(&**store).await;
 }
 

@@ -44,12 +44,12 @@ pub(super) async fn run(
 
 async fn send(channel: &Channel, payloads: &[String]) -> Result<(), sqlx::Error> {
     let notify = async {
-        let mut lent = channel.connections.lend().await?;
+        let mut permit = channel.connections.permit().await?;
         let notify = query(&channel.statements.notify)
             .bind(&channel.name)
             .bind(payloads);
-        let sent = notify.execute(&mut **lent.begin()?).await?;
-        lent.done();
+        let sent = notify.execute(&mut **permit.begin()?).await?;
+        permit.done();
         Ok(sent)
     };
     match timeout(PATIENCE, notify).await {

@@ -143,7 +143,7 @@ async fn no_statement_reads_the_whole_table() {
             "operations_pkey",
         ),
         (
-            include_str!("../../src/sql/forget.sql"),
+            include_str!("../../src/sql/delete.sql"),
             "'ended-1'::text, 3::bigint, 1::bigint, ''::bytea, 0::bigint",
             "operations_pkey",
         ),

@@ -139,8 +139,8 @@ async fn script(store: &RedbStore) -> usize {
     assert!(matches!(found, Reservation::Operation(_)), "{found:?}");
 
     let stamp = record.stamp().unwrap();
-    let forgotten = sure!(store.delete(&id, stamp));
-    assert!(matches!(forgotten, Written::Done(_) | Written::Gone));
+    let deleted = sure!(store.delete(&id, stamp));
+    assert!(matches!(deleted, Written::Done(_) | Written::Gone));
     assert!(sure!(store.get(&id)).is_none());
     let found = sure!(store.reserve(&name, FencingToken::random(), TERM));
     assert!(matches!(found, Reservation::Deleted(_)), "{found:?}");

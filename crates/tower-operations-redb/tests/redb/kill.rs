@@ -68,10 +68,10 @@ async fn victim() {
                 };
                 print_step("finished", &id);
                 if id.to_string().ends_with(['0', '1', '2', '3']) {
-                    print_step("forgetting", &id);
+                    print_step("deleting", &id);
                     let stamp = record.stamp().unwrap();
                     store.delete(&id, stamp).await.unwrap();
-                    print_step("forgotten", &id);
+                    print_step("deleted", &id);
                 }
             }
         });
@@ -112,7 +112,7 @@ fn run_and_kill(path: &Path, lines: usize, steps: &mut Steps) {
         let Some((step, id)) = line.split_once(' ') else {
             continue;
         };
-        let Some(step) = ["created", "started", "finished", "forgetting", "forgotten"]
+        let Some(step) = ["created", "started", "finished", "deleting", "deleted"]
             .into_iter()
             .find(|word| *word == step)
         else {
@@ -136,7 +136,7 @@ async fn check(store: &RedbStore, steps: &Steps) {
             "created" => state.is_some(),
             "started" => state.is_some_and(|state| state != State::Pending),
             "finished" => state == Some(State::Succeeded),
-            "forgetting" => state.is_none_or(|state| state == State::Succeeded),
+            "deleting" => state.is_none_or(|state| state == State::Succeeded),
             _ => state.is_none(),
         };
         assert!(is_there, "{id} was {step} and is {record:?}");
@@ -189,7 +189,7 @@ async fn acknowledged_writes_survive_kills() {
         check(&store, &steps).await;
         let listed = check_whole(&store).await;
         let missing = |(id, step): &(&OperationId, &&str)| {
-            !listed.contains(*id) && !matches!(**step, "forgetting" | "forgotten")
+            !listed.contains(*id) && !matches!(**step, "deleting" | "deleted")
         };
         assert_eq!(
             steps.iter().find(missing),
