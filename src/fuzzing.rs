@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn records_survive_a_round_trip() {
-        let line = include_str!("engine/golden/format-1-kinds.jsonl");
+        let line = include_str!("engine/golden/format-2.jsonl");
         for line in line.lines() {
             let read = record(Bytes::from_static(line.as_bytes()), None).unwrap();
             assert_eq!(head(&read).unwrap(), line.as_bytes());

@@ -59,6 +59,7 @@ macro_rules! links {
 [dialect::Plain]: crate::dialect::Plain
 [dialect::not_replayed]: crate::dialect::not_replayed
 [engine]: crate::engine
+[engine::CellReader::reads]: crate::engine::CellReader::reads
 [engine::Engine]: crate::engine::Engine
 [engine::Engine::insert]: crate::engine::Engine::insert
 [engine::Engine::release]: crate::engine::Engine::release

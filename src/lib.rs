@@ -103,6 +103,7 @@ macro_rules! crash_point {
 pub mod accept;
 #[cfg(feature = "axum")]
 mod axum;
+mod body_digest;
 mod codec;
 pub mod contract;
 #[cfg(feature = "crash-points")]

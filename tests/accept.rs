@@ -131,7 +131,7 @@ async fn a_dropped_accept_leaves_nothing_or_one_operation_that_finishes() {
             [one] => {
                 with_operation += 1;
                 let result = one.operation().result().expect("it succeeded");
-                assert_eq!(result.body(), b"done");
+                assert_eq!(result.body().unwrap(), b"done");
             }
             _ => panic!("one request made several operations"),
         }

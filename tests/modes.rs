@@ -231,7 +231,10 @@ async fn a_late_response_becomes_an_operation_of_the_same_call() {
     );
     let record = setup.only_operation().await;
     assert_eq!(start.elapsed().as_secs(), 60);
-    assert_eq!(record.operation().result().unwrap().body(), b"done");
+    assert_eq!(
+        record.operation().result().unwrap().body().unwrap(),
+        b"done"
+    );
     // The operation was created as running, and then finished.
     assert_eq!(record.version().unwrap().get(), 2);
 }
@@ -350,7 +353,10 @@ async fn a_handler_that_signals_is_accepted_and_one_that_returns_is_not() {
         (StatusCode::ACCEPTED, 1)
     );
     let record = setup.only_operation().await;
-    assert_eq!(record.operation().result().unwrap().body(), b"done");
+    assert_eq!(
+        record.operation().result().unwrap().body().unwrap(),
+        b"done"
+    );
 }
 
 #[tokio::test(start_paused = true)]

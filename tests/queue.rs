@@ -388,7 +388,10 @@ async fn a_dispatched_operation_is_accepted_and_run_by_a_worker() {
     let outcome = worker!(setup.store.clone(), runs, 5).oneshot(queued).await;
     assert_eq!(outcome.unwrap(), RunOutcome::Recorded(State::Succeeded));
     let record = setup.only_operation().await;
-    assert_eq!(record.operation().result().unwrap().body(), b"done");
+    assert_eq!(
+        record.operation().result().unwrap().body().unwrap(),
+        b"done"
+    );
     assert_eq!((runs.0.load(SeqCst), record.attempts()), (1, 1));
 }
 

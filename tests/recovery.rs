@@ -335,7 +335,10 @@ async fn a_rerunnable_operation_is_rerun_by_another_node_and_ends_once() {
     let (state, ..) = wait_for_end(&memory, &id).await;
     assert_eq!(state, State::Succeeded);
     let before = memory.get(&id).await.unwrap().unwrap();
-    assert_eq!(before.operation().result().unwrap().body(), b"the second");
+    assert_eq!(
+        before.operation().result().unwrap().body().unwrap(),
+        b"the second"
+    );
     assert_eq!(before.attempts(), 2);
 
     let run = |node, attempt, owner, authorization| Run {

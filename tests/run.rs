@@ -142,7 +142,7 @@ async fn an_operation_succeeds_below_400_and_fails_from_400_with_the_response() 
             .response()
             .expect("the response is recorded either way");
         assert_eq!(
-            (recorded.status().as_u16(), recorded.body()),
+            (recorded.status().as_u16(), recorded.body().unwrap()),
             (status, "said".as_bytes())
         );
         match operation.problem() {

@@ -678,7 +678,7 @@ async fn a_signaled_body_streams_before_and_after_the_202_over_http_1() {
     let operations = world.operations().await;
     assert_eq!(operations.len(), 1);
     let result = operations[0].operation().result().expect("no result");
-    assert_eq!(result.body(), b"one two accept three four");
+    assert_eq!(result.body().unwrap(), b"one two accept three four");
     drop(raw);
     world.assert_nothing_left().await;
 }

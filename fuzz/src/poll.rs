@@ -207,7 +207,7 @@ fn operations(stored: &Bytes) -> Vec<Operation> {
         // Services answer only with these statuses.
         && (200..600).contains(&recorded.status().as_u16())
     {
-        let mut response = recorded.to_response();
+        let mut response = recorded.to_response().expect("the body was read");
         response
             .headers_mut()
             .insert(MARK, HeaderValue::from_static("yes"));

@@ -56,7 +56,7 @@ fn response(data: Bytes) {
     };
     let reread = RecordedResponse::from_bytes(read.to_bytes().unwrap()).unwrap();
     assert_eq!(reread, read);
-    let response = read.to_response();
+    let response = read.to_response().expect("the body was read");
     let recorded = RecordedResponse::new(response);
     assert_eq!(recorded.status(), read.status());
     assert_eq!(recorded.body(), read.body());

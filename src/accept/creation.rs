@@ -15,7 +15,9 @@ use crate::{
     dialect::RequestName,
     operation::RecordedResponse,
     run::{Runtime, Timeout, catch_panic, retry_until_certain},
-    store::{Created, FencingToken, Lease, NewOperation, Placed, Record, Reservation, StoreError},
+    store::{
+        Created, FencingToken, Lease, NewOperation, Placed, Reader, Record, Reservation, StoreError,
+    },
 };
 
 /// The creation of an operation for a request.
@@ -211,7 +213,8 @@ impl Creation {
             return Ok(());
         }
         let (id, owner) = (&self.new.id, self.new.owner.as_ref());
-        let found = retry_until_certain(node, Some(id), || node.store.get_for(id, owner));
+        let reader = Reader::new(owner).with_max_body(0);
+        let found = retry_until_certain(node, Some(id), || node.store.get_for(id, reader));
         match unless_over(node, Timeout::new(patience, found)).await? {
             Ok(Ok(None)) => Ok(()),
             Ok(Ok(Some(record))) if record.owner() == owner => {

@@ -50,9 +50,9 @@ where
         Ok(Ok(whole)) => {
             let recorded = RecordedResponse::new(whole);
             if recorded.is_final() {
-                let _counted = in_flight.bytes().result_bytes(recorded.body().len());
+                let _counted = in_flight.bytes().result_bytes(recorded.body_len());
                 key.complete(recorded.clone(), policy.create_timeout).await;
-                return RaceResult::Stored(recorded.to_response());
+                return RaceResult::Stored(recorded.replayed());
             }
             // The answer is not stored: the key is free again.
             let status = recorded.status().as_u16();

@@ -82,7 +82,7 @@ impl AcceptResponder {
             }
             Ok(AcceptAnswer::New(operation)) => self.accepted(operation),
             Ok(AcceptAnswer::Repeated(operation, urls)) => self.accepted_at(operation, urls),
-            Ok(AcceptAnswer::Answered(answer)) => (answer.to_response(), ReplyKind::Replayed),
+            Ok(AcceptAnswer::Answered(answer)) => (answer.replayed(), ReplyKind::Replayed),
             Err(refusal) => {
                 let response = refusal.response(&self.policy, self.version, false);
                 (response, ReplyKind::Refused)

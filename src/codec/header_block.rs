@@ -95,22 +95,32 @@ pub(crate) fn put_fields(
 ) {
     for (name, value) in map.iter().filter(|(name, value)| keep(name, value)) {
         let name = name.as_str().as_bytes();
-        // `http` limits a name to 64 KiB and no server accepts a value of 2 GiB.
-        let mut length = value.len() as u32;
-        if value.is_sensitive() {
-            length |= SENSITIVE;
-        }
-        out.put_u16_le(name.len() as u16);
-        out.put_u32_le(length);
-        out.put_slice(name);
-        out.put_slice(value.as_bytes());
+        put_field(name, value.as_bytes(), value.is_sensitive(), out);
     }
 }
 
+/// Appends a field to a block.
+pub(super) fn put_field(
+    name: &[u8],
+    value: &[u8],
+    is_sensitive: bool,
+    out: &mut (impl BufMut + ?Sized),
+) {
+    // `http` limits a name to 64 KiB and no server accepts a value of 2 GiB.
+    let mut length = value.len() as u32;
+    if is_sensitive {
+        length |= SENSITIVE;
+    }
+    out.put_u16_le(name.len() as u16);
+    out.put_u32_le(length);
+    out.put_slice(name);
+    out.put_slice(value);
+}
+
 pub(crate) struct HeaderField<'a> {
-    name: &'a [u8],
-    value: &'a [u8],
-    sensitive: bool,
+    pub(super) name: &'a [u8],
+    pub(super) value: &'a [u8],
+    pub(super) sensitive: bool,
 }
 
 /// The fields of a block in their order, as bytes.

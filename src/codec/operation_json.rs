@@ -83,7 +83,7 @@ fn length(operation: &OperationView<'_>) -> usize {
     let around = r#"{"id":"","state":""}"#.len();
     let names = operation.id().text_len() + operation.state().as_str().len();
     let result = match operation.recorded() {
-        Some(recorded) => ",\"result\":".len() + recorded.body().len(),
+        Some(recorded) => ",\"result\":".len() + recorded.body().map_or(0, <[u8]>::len),
         None => 0,
     };
     let metadata = operation.metadata();
@@ -136,10 +136,9 @@ fn write_recorded(
     inline_limit: usize,
     out: &mut Vec<u8>,
 ) -> Result<bool, serde_json::Error> {
-    let body = recorded.body();
-    if body.len() > inline_limit {
+    let Some(body) = recorded.body().filter(|it| it.len() <= inline_limit) else {
         return Ok(false);
-    }
+    };
     match recorded.embed() {
         Embedding::JsonOfAnyDepth if !is_shallow(body) => return Ok(false),
         Embedding::Json | Embedding::JsonOfAnyDepth => out.extend_from_slice(body),

@@ -15,6 +15,12 @@ use crate::{
 ///
 /// Law 10: later releases read the bytes that a release has written.
 pub trait Stored: Payload + Clone {
+    /// The conversion of a recorded response into this type, if every result of this type is
+    /// [shown](Payload::view) as one. A store then keeps the head of the response apart from its
+    /// body, and reads a body only for a reader that [asks for it](crate::store::Reader::max_body).
+    /// By default there is none, and a result is read with its operation.
+    const FROM_RECORDED: Option<fn(RecordedResponse) -> Self> = None;
+
     /// Returns the result as bytes that [`from_bytes`](Self::from_bytes) can read.
     ///
     /// # Errors
@@ -42,7 +48,8 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Stored for
     }
 }
 
-/// The number of the layout that follows. Layout 1 is the embedding (`u8`), the status
+/// The number of the layout that follows, in which early answers are stored, and results were in
+/// early releases. Layout 1 is the embedding (`u8`), the status
 /// (`u16`), the lengths of the header and trailer blocks (`u32` each), the blocks and the
 /// body; numbers are little endian.
 const LAYOUT: u8 = 1;
@@ -51,9 +58,12 @@ const LAYOUT: u8 = 1;
 const PREFIX: usize = 1 + 1 + 2 + 4 + 4;
 
 impl Stored for RecordedResponse {
+    const FROM_RECORDED: Option<fn(RecordedResponse) -> Self> = Some(std::convert::identity);
+
     fn to_bytes(&self) -> Result<Bytes, BoxError> {
         let [headers, trailers] = self.header_blocks();
-        let length = PREFIX + headers.len() + trailers.len() + self.body().len();
+        let body = self.body().ok_or("the body of a response was not read")?;
+        let length = PREFIX + headers.len() + trailers.len() + body.len();
         let mut out = Vec::with_capacity(length);
         out.put_u8(LAYOUT);
         out.put_u8(match self.embed() {
@@ -66,7 +76,7 @@ impl Stored for RecordedResponse {
         out.put_u32_le(trailers.len().try_into()?);
         out.put_slice(headers);
         out.put_slice(trailers);
-        out.put_slice(self.body());
+        out.put_slice(body);
         Ok(out.into())
     }
 
@@ -130,7 +140,7 @@ mod tests {
     #[test]
     fn truncated_responses_and_other_layouts_are_errors() {
         let bytes = response().to_bytes().unwrap();
-        let whole = bytes.len() - response().body().len();
+        let whole = bytes.len() - response().body_len();
         for length in 0..whole {
             let cut = RecordedResponse::from_bytes(bytes.slice(..length));
             assert!(cut.is_err(), "{length}");

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{ApiError, Context, answers::typed};
 use crate::{
     codec::push_rfc3339,
-    operation::{BufferedBody, OperationId, OperationView},
+    operation::{BufferedBody, OperationId, OperationView, RecordedResponse},
 };
 
 /// A JSON object. Nested objects are written into the same text.
@@ -26,7 +26,8 @@ impl Object {
 
     /// Begins an object for an operation, with capacity for its result.
     pub(super) fn begin_operation(operation: &OperationView<'_>) -> Self {
-        let body = operation.recorded().map_or(0, |it| it.body().len());
+        let body = operation.recorded().and_then(RecordedResponse::body);
+        let body = body.map_or(0, <[u8]>::len);
         Self::begin(Vec::with_capacity(512 + body))
     }
 

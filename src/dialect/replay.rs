@@ -141,14 +141,17 @@ impl Replay {
         }
     }
 
-    /// Returns the recorded response without the fields that are not replayed, with
+    /// Returns the recorded response without the fields that are not replayed, and with
     /// `Cache-Control: private, no-store` and `X-Content-Type-Options: nosniff`. A response
     /// that is not final, with a status outside 200 to 599, is sent as 500. A status that
-    /// has no content (204, 205 and 304) is sent without the recorded body.
+    /// has no content (204, 205 and 304) is sent without the recorded body. A response whose body
+    /// was not read has an empty one; the [`PollService`](crate::PollService) then reads the body
+    /// and asks its dialect for the response again.
     #[must_use]
     pub fn response(&self, recorded: &RecordedResponse) -> Response<BufferedBody> {
-        let mut response = recorded.to_response();
-        if recorded.status() == StatusCode::OK {
+        let mut response = recorded.replayed();
+        let is_read = recorded.body().is_some();
+        if recorded.status() == StatusCode::OK || !is_read {
             let replayed = Replayed(recorded.clone());
             response.extensions_mut().insert(replayed);
         }
@@ -178,20 +181,41 @@ impl Replay {
     }
 }
 
-/// An extension of the replay of a 200, until its fields are complete: the recorded response.
+/// An extension of a replay that is not complete yet: the recorded response.
 #[derive(Debug, Clone)]
 pub(crate) struct Replayed(RecordedResponse);
 
+/// A response of a dialect.
+#[derive(Debug)]
+pub(crate) enum Shown {
+    /// The response is complete.
+    Complete(Response<BufferedBody>),
+    /// The response is the unchanged replay of a recorded 200, still without its validator.
+    Replay(Response<BufferedBody>, RecordedResponse),
+    /// The response replays a body that was not read.
+    Unread,
+}
+
 impl Replayed {
-    /// Removes the extension. Returns the recorded response if the replay still has its status and
-    /// its bytes: a dialect may have changed them.
-    pub(crate) fn take(response: &mut Response<BufferedBody>) -> Option<RecordedResponse> {
-        response.extensions().get::<Self>()?;
-        let Self(recorded) = response.extensions_mut().remove()?;
-        let (sent, whole) = (response.body().data(), recorded.body());
+    /// Removes the extension. The replay of a 200 is one as long as it has the recorded status and
+    /// bytes: a dialect may have changed them.
+    pub(crate) fn take(mut response: Response<BufferedBody>) -> Shown {
+        if response.extensions().get::<Self>().is_none() {
+            return Shown::Complete(response);
+        }
+        let Some(Self(recorded)) = response.extensions_mut().remove() else {
+            return Shown::Complete(response);
+        };
+        let Some(whole) = recorded.body() else {
+            return Shown::Unread;
+        };
+        let sent = response.body().data();
         let is_whole = sent.len() == whole.len()
             && (sent.is_empty() || std::ptr::eq(sent.as_ptr(), whole.as_ptr()));
-        (response.status() == StatusCode::OK && is_whole).then_some(recorded)
+        match response.status() == StatusCode::OK && is_whole {
+            true => Shown::Replay(response, recorded),
+            false => Shown::Complete(response),
+        }
     }
 }
 

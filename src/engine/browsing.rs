@@ -1,6 +1,9 @@
 //! Lists operations, and deletes expired ones.
 
-use super::{CellQuery, Engine, EngineList, EngineStore, ListedCell, reading::readable};
+use super::{
+    CellQuery, CellReader, Engine, EngineList, EngineStore, ListedCell,
+    reading::{max_result, readable},
+};
 use crate::{
     operation::Stored,
     store::{List, ListQuery, Page, Purge, StoreError},
@@ -13,6 +16,7 @@ impl<E: EngineList, T: Stored> List for EngineStore<E, T> {
             states: query.states,
             // One more than the page has, to know whether another page follows.
             limit: query.limit.saturating_add(1),
+            max_result: max_result::<T>(query.max_body),
             max_bytes: query.max_bytes.max(1), // at least one operation
             before: self.opened(query).await?,
             now: self.now(),
@@ -27,10 +31,19 @@ impl<E: EngineList, T: Stored> List for EngineStore<E, T> {
             Some(number) => Some(self.sealed(query, number).await?),
             None => None,
         };
-        let records = found
-            .into_iter()
-            .filter_map(|ListedCell { id, cell, .. }| readable(&id, cell?))
-            .collect();
+        let mut records = Vec::with_capacity(found.len());
+        for ListedCell { id, cell, .. } in found {
+            let Some((record, is_whole)) = cell.and_then(|cell| readable(&id, cell)) else {
+                continue;
+            };
+            match is_whole || ask.max_result == usize::MAX {
+                true => records.push(record),
+                false => records.extend(
+                    self.read(record.operation().id(), CellReader::Store)
+                        .await?,
+                ),
+            }
+        }
         Ok(Page { records, next })
     }
 }

@@ -10,25 +10,48 @@ use crate::{
     store::{FencingToken, IdempotencyKey, NodeId, Owner, Record, Stamp, StoreResult},
 };
 
-/// The reader on whose behalf a cell is read.
+/// The reader on whose behalf a cell is read, which decides whether its result is read too.
 #[derive(Debug, Clone, Copy)]
 pub enum CellReader<'a> {
-    /// The store itself.
+    /// A reader of heads alone.
+    Head,
+    /// A reader of whole cells, whoever owns them.
     Store,
-    /// This owner, who may read only the results of its own cells.
-    Owner(Option<&'a Owner>),
+    /// A reader that acts for an owner.
+    Owner {
+        /// The owner, who may read only the results of its own cells.
+        owner: Option<&'a Owner>,
+        /// The length in bytes up to which a result is read.
+        max_result: usize,
+    },
 }
 
-impl CellReader<'_> {
-    /// Returns whether the reader may read the result of a cell of this owner.
+impl<'a> CellReader<'a> {
+    /// Returns whether the result of a cell is read. `owner` is the owner of the cell, and
+    /// `length` the length of its result in bytes.
     #[must_use]
-    pub fn may_read(self, owner: Option<&(impl AsRef<[u8]> + ?Sized)>) -> bool {
+    pub fn reads(self, owner: Option<&(impl AsRef<[u8]> + ?Sized)>, length: usize) -> bool {
         match self {
+            Self::Head => false,
             Self::Store => true,
-            Self::Owner(reader) => {
+            Self::Owner {
+                owner: reader,
+                max_result,
+            } => {
                 let owner = owner.map(AsRef::as_ref);
-                reader.map(|reader| reader.as_str().as_bytes()) == owner
+                length <= max_result && reader.map(|reader| reader.as_str().as_bytes()) == owner
             }
+        }
+    }
+
+    /// Returns the reader of results of any length on behalf of the same owner.
+    pub(super) fn of_all_results(self) -> Self {
+        match self {
+            Self::Owner { owner, .. } => Self::Owner {
+                owner,
+                max_result: usize::MAX,
+            },
+            Self::Head | Self::Store => Self::Store,
         }
     }
 }
@@ -37,9 +60,9 @@ impl CellReader<'_> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cell {
-    /// The record without its result.
+    /// The record without its result, or without the body of its result.
     pub head: Bytes,
-    /// The result, once there is one.
+    /// The result, or its body, if there is one and it was read.
     pub result: Option<Bytes>,
 }
 
@@ -126,7 +149,7 @@ pub struct NextCell<'a> {
     pub state: State,
     /// The record.
     pub head: &'a [u8],
-    /// The result.
+    /// The result, or its body.
     pub result: Option<&'a [u8]>,
     /// The time at which the cell expires; set if and only if the operation has ended.
     pub expires_at: Option<SystemTime>,
@@ -179,9 +202,9 @@ pub enum Inserted {
 pub enum Replaced {
     /// The write happened.
     Done,
-    /// The cell has another stamp, or a lease that has not expired. This is the cell. The cell
-    /// may be slightly older, with the expected stamp; the write is retried then.
-    Found(Cell),
+    /// The cell has another stamp, or a lease that has not expired. This is the head of the cell.
+    /// It may be slightly older, with the expected stamp; the write is retried then.
+    Found(Bytes),
     /// The cell does not exist.
     Gone,
 }
@@ -202,8 +225,9 @@ pub enum ReclaimFilter {
 pub struct LapsedCell {
     /// The operation, as the engine names it.
     pub id: Bytes,
-    /// The cell, or an error if the stored data is damaged.
-    pub cell: StoreResult<Cell>,
+    /// The head of the cell, or an error if the stored data is damaged. A live cell has no
+    /// result.
+    pub head: StoreResult<Bytes>,
     /// The stored data to rerun the operation.
     pub request: Option<Bytes>,
 }
@@ -211,8 +235,8 @@ pub struct LapsedCell {
 impl LapsedCell {
     /// Returns a cell of this operation.
     #[must_use]
-    pub fn new(id: Bytes, cell: StoreResult<Cell>, request: Option<Bytes>) -> Self {
-        Self { id, cell, request }
+    pub fn new(id: Bytes, head: StoreResult<Bytes>, request: Option<Bytes>) -> Self {
+        Self { id, head, request }
     }
 }
 

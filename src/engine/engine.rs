@@ -41,8 +41,8 @@ pub trait Engine: Send + Sync + 'static {
     /// default.
     const KEEPS_EXPIRED: bool = true;
 
-    /// Returns the cell of an operation, expired or not. If the reader may not see the result,
-    /// the result is not read.
+    /// Returns the cell of an operation, expired or not, with its result if the reader
+    /// [reads](CellReader::reads) it.
     fn read(
         &self,
         id: &OperationId,
@@ -176,8 +176,9 @@ pub trait EngineKeys: Engine {
 /// Lists cells. An [`EngineStore`](super::EngineStore) on such an engine implements
 /// [`List`](crate::store::List).
 pub trait EngineList: Engine {
-    /// Returns the cells of one owner that expire after `now`, newest first. Once their
-    /// results reach `max_bytes`, no more cells are read: further entries have no cell.
+    /// Returns the cells of one owner that expire after `now`, newest first. A result longer than
+    /// `max_result` is not read. Once the results that were read reach `max_bytes`, no more cells
+    /// are read: further entries have no cell.
     fn list(
         &self,
         query: CellQuery<'_>,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Engine, EngineShared, EngineStore, LapsedCell, LeaseChange, Notice, ReclaimFilter,
+    Cell, Engine, EngineShared, EngineStore, LapsedCell, LeaseChange, Notice, ReclaimFilter,
     join_all::join_all, reading::readable, record_head,
 };
 use crate::{
@@ -119,10 +119,11 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
     async fn take_one(
         &self,
         lease: &LeaseConfig,
-        LapsedCell { id, cell, request }: LapsedCell,
+        LapsedCell { id, head, request }: LapsedCell,
     ) -> Result<ReclaimAttempt<T>, StoreError> {
-        let is_newer = matches!(&cell, Ok(cell) if record_head::is_newer(&cell.head));
-        let Some(record) = readable::<T>(&id, cell) else {
+        let is_newer = matches!(&head, Ok(head) if record_head::is_newer(head));
+        let cell = head.map(|head| Cell::new(head, None));
+        let Some((record, _)) = readable::<T>(&id, cell) else {
             return Ok(match is_newer {
                 true => ReclaimAttempt::Newer,
                 false => ReclaimAttempt::Unfit(id),

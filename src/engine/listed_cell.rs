@@ -20,6 +20,8 @@ pub struct CellQuery<'a> {
     pub states: StateSet,
     /// The maximum number of cells.
     pub limit: usize,
+    /// The length in bytes up to which a result is read.
+    pub max_result: usize,
     /// The maximum number of bytes of results. Once this number is reached, no more cells are
     /// read.
     pub max_bytes: usize,
@@ -37,6 +39,7 @@ impl<'a> CellQuery<'a> {
             owner,
             states: StateSet::ALL,
             limit,
+            max_result: usize::MAX,
             max_bytes: usize::MAX,
             before: None,
             now,

@@ -68,7 +68,7 @@ macro_rules! engine_store {
                 operation::{OperationId, Outcome, Progress, Stored},
                 store::{
                     Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease,
-                    LeaseConfig, LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page,
+                    LeaseConfig, LeaseHandle, List, ListQuery, NewOperation, NodeId, Page, Reader,
                     Purge, Reclaimed, Record, Repository, Reservation, Stamp, Store, StoreError,
                     Version, Watch, Written,
                 },
@@ -83,13 +83,13 @@ macro_rules! engine_store {
                     self.0.get_now(id)
                 }
 
-                fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<T>> {
-                    self.0.get_now_for(id, owner)
+                fn get_now_for(&self, id: &OperationId, reader: Reader<'_>) -> Option<Found<T>> {
+                    self.0.get_now_for(id, reader)
                 }
 
                 $crate::engine_store! { @forward
                     fn get(id: &OperationId) -> Found<T>;
-                    fn get_for(id: &OperationId, owner: Option<&Owner>) -> Found<T>;
+                    fn get_for(id: &OperationId, reader: Reader<'_>) -> Found<T>;
                     fn health() -> Result<Health, StoreError>;
                 }
             }
@@ -98,7 +98,7 @@ macro_rules! engine_store {
                 $crate::engine_store! { @forward
                     fn changed(id: &OperationId, since: Version, at_most: Duration) -> Found<T>;
                     fn changed_for(
-                        id: &OperationId, since: Version, at_most: Duration, owner: Option<&Owner>
+                        id: &OperationId, since: Version, at_most: Duration, reader: Reader<'_>
                     ) -> Found<T>;
                 }
             }

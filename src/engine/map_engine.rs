@@ -38,8 +38,8 @@ impl Row {
 impl Engine for MapEngine {
     async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> StoreResult<Option<Cell>> {
         Ok(self.0.lock().unwrap().get(id).map(|row| {
-            let may_read = reader.may_read(row.owner.as_ref());
-            let result = row.cell.result.clone().filter(|_| may_read);
+            let wanted = |result: &Bytes| reader.reads(row.owner.as_ref(), result.len());
+            let result = row.cell.result.clone().filter(wanted);
             Cell::new(row.cell.head.clone(), result)
         }))
     }
@@ -74,7 +74,7 @@ impl Engine for MapEngine {
         };
         let may_reclaim = !matches!(next.lease, LeaseChange::Reclaim(_)) || row.has_lapsed();
         if row.stamp != expected || !may_reclaim {
-            return Ok(Replaced::Found(row.cell.clone()));
+            return Ok(Replaced::Found(row.cell.head.clone()));
         }
         (row.stamp, row.expires_at) = (next.stamp, next.expires_at);
         let result = next.result.map(Bytes::copy_from_slice);
@@ -98,7 +98,7 @@ impl Engine for MapEngine {
         Ok(match rows.remove_entry(id) {
             None => Replaced::Gone,
             Some((_, row)) if row.stamp == expected => Replaced::Done,
-            Some((id, row)) => Replaced::Found(rows.entry(id).or_insert(row).cell.clone()),
+            Some((id, row)) => Replaced::Found(rows.entry(id).or_insert(row).cell.head.clone()),
         })
     }
 
@@ -132,7 +132,7 @@ impl Engine for MapEngine {
         lapsed.sort_by_key(|(_, row)| row.lease_until);
         let cells = lapsed.into_iter().take(limit).map(|(id, row)| {
             let id = id.to_string().into();
-            LapsedCell::new(id, Ok(row.cell.clone()), row.request.clone())
+            LapsedCell::new(id, Ok(row.cell.head.clone()), row.request.clone())
         });
         Ok(cells.collect())
     }

@@ -7,24 +7,70 @@ use tokio::time::{Instant, timeout_at};
 use super::{Cell, CellReader, Engine, EngineStore, record_head};
 use crate::{
     operation::{OperationId, Stored},
-    store::{Found, Health, Owner, Record, Store, StoreError, Version, Watch},
+    store::{Found, Health, Reader, Record, Store, StoreError, StoreResult, Version, Watch},
 };
 
 impl<E: Engine, T: Stored> EngineStore<E, T> {
     pub(super) async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> Found<T> {
-        let cell = self.shared.engine.read(id, reader).await?;
-        self.present(cell)
+        let engine = &self.shared.engine;
+        let presented = self.presented(engine.read(id, reader).await?, reader)?;
+        match presented {
+            Presented::Record(record) => Ok(record),
+            Presented::NeedsResult => {
+                let reader = reader.of_all_results();
+                let cell = engine.read(id, reader).await?;
+                let record = cell.map(Cell::decode).transpose()?;
+                Ok(record.filter(|record| !self.is_expired(record)))
+            }
+        }
     }
 
     fn read_now(&self, id: &OperationId, reader: CellReader<'_>) -> Option<Found<T>> {
         let cell = self.shared.engine.read_now(id, reader)?;
-        Some(cell.and_then(|cell| self.present(cell)))
+        match cell.and_then(|cell| self.presented(cell, reader)) {
+            Ok(Presented::Record(record)) => Some(Ok(record)),
+            Ok(Presented::NeedsResult) => None,
+            Err(error) => Some(Err(error)),
+        }
     }
 
-    /// Returns the record in a cell, unless it has expired.
-    pub(super) fn present(&self, cell: Option<Cell>) -> Found<T> {
-        let record = cell.map(record_head::decode).transpose()?;
-        Ok(record.filter(|record| !self.is_expired(record)))
+    /// Returns the record in a cell as the reader may see it, unless it has expired.
+    fn presented(&self, cell: Option<Cell>, reader: CellReader<'_>) -> StoreResult<Presented<T>> {
+        let Some(cell) = cell else {
+            return Ok(Presented::Record(None));
+        };
+        let (record, is_whole) = record_head::decode_part(cell)?;
+        if self.is_expired(&record) {
+            return Ok(Presented::Record(None));
+        }
+        let max_body = match reader {
+            CellReader::Head => return Ok(Presented::Record(Some(record))),
+            CellReader::Store => usize::MAX,
+            CellReader::Owner { owner, .. } if record.owner() != owner => {
+                return Ok(Presented::Record(Some(record.without_result())));
+            }
+            CellReader::Owner { max_result, .. } => max_result,
+        };
+        if !is_whole && max_body < usize::MAX {
+            return Ok(Presented::NeedsResult);
+        }
+        match record_head::missing_body(&record) {
+            Some(length) if length <= max_body => {
+                let id = record.operation().id();
+                Err(StoreError::refused(format!(
+                    "the body of the result of {id} is missing"
+                )))
+            }
+            _ => Ok(Presented::Record(Some(record))),
+        }
+    }
+
+    /// Returns the engine's reader for a reader.
+    fn reader<'a>(reader: Reader<'a>) -> CellReader<'a> {
+        CellReader::Owner {
+            owner: reader.owner,
+            max_result: max_result::<T>(reader.max_body),
+        }
     }
 
     pub(super) fn is_expired(&self, record: &Record<T>) -> bool {
@@ -70,17 +116,37 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
     }
 }
 
-/// Returns the record in a cell that was found among others. A record that cannot be read
-/// is logged, and does not prevent reading the others.
-pub(super) fn readable<T: Stored>(id: &[u8], cell: Result<Cell, StoreError>) -> Option<Record<T>> {
-    let record = cell
-        .and_then(record_head::decode)
-        .and_then(
-            |record: Record<T>| match record.operation().id().to_string().as_bytes() == id {
-                true => Ok(record),
-                false => Err(StoreError::refused("a record of another operation")),
-            },
-        );
+/// A cell as a reader sees it.
+enum Presented<T> {
+    Record(Option<Record<T>>),
+    /// An early release stored the response as a whole, and it was not read.
+    NeedsResult,
+}
+
+/// Returns the length in bytes up to which a result is read, for a reader that needs bodies up to
+/// this length. A result without a head is always read.
+pub(super) fn max_result<T: Stored>(max_body: usize) -> usize {
+    match T::FROM_RECORDED {
+        Some(_) => max_body,
+        None => usize::MAX,
+    }
+}
+
+/// Returns the record in a cell that was found among others, and whether its result, if there is
+/// one, is part of it. A record that cannot be read is logged, and does not prevent reading the
+/// others.
+pub(super) fn readable<T: Stored>(
+    id: &[u8],
+    cell: Result<Cell, StoreError>,
+) -> Option<(Record<T>, bool)> {
+    let record = cell.and_then(record_head::decode_part).and_then(
+        |(record, is_whole): (Record<T>, bool)| match record.operation().id().to_string().as_bytes()
+            == id
+        {
+            true => Ok((record, is_whole)),
+            false => Err(StoreError::refused("a record of another operation")),
+        },
+    );
     let unreadable = |error: &StoreError| {
         let id = String::from_utf8_lossy(id);
         tracing::error!(%id, error = error.report(), "record not read");
@@ -102,12 +168,12 @@ impl<E: Engine, T: Stored> Store for EngineStore<E, T> {
         self.read_now(id, CellReader::Store)
     }
 
-    async fn get_for(&self, id: &OperationId, owner: Option<&Owner>) -> Found<T> {
-        self.read(id, CellReader::Owner(owner)).await
+    async fn get_for(&self, id: &OperationId, reader: Reader<'_>) -> Found<T> {
+        self.read(id, Self::reader(reader)).await
     }
 
-    fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<T>> {
-        self.read_now(id, CellReader::Owner(owner))
+    fn get_now_for(&self, id: &OperationId, reader: Reader<'_>) -> Option<Found<T>> {
+        self.read_now(id, Self::reader(reader))
     }
 
     async fn health(&self) -> Result<Health, StoreError> {
@@ -125,9 +191,8 @@ impl<E: Engine, T: Stored> Watch for EngineStore<E, T> {
         id: &OperationId,
         since: Version,
         at_most: Duration,
-        owner: Option<&Owner>,
+        reader: Reader<'_>,
     ) -> Found<T> {
-        self.wait(id, since, at_most, CellReader::Owner(owner))
-            .await
+        self.wait(id, since, at_most, Self::reader(reader)).await
     }
 }

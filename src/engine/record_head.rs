@@ -1,7 +1,8 @@
-//! A record as bytes, without its result.
+//! A record as bytes, without its result, or without the body of its result.
 //!
 //! The format is JSON. A release reads heads of older releases, and ignores additions of newer
-//! ones. An incompatible change raises `format`.
+//! ones. An incompatible change raises `format`. Format 1 has the result, with its fields, apart.
+//! Format 2 has the fields of a recorded response in the head, and only its body apart.
 
 use std::{
     borrow::Cow,
@@ -14,15 +15,20 @@ use serde::{Deserialize, Serialize};
 
 use super::Cell;
 use crate::{
+    BoxError,
+    codec::ResponseHead,
     operation::{
         Failure, FailureKind, Metadata, Operation, OperationId, Outcome, PayloadView, Problem,
-        Progress, Snapshot, State, Status, Stored,
+        Progress, RecordedResponse, Snapshot, State, Status, Stored,
     },
     store::{FencingToken, NodeId, Owner, PastVersion, Record, StoreError, Version},
 };
 
-/// The format of the heads that this release writes.
-const FORMAT: u32 = 1;
+/// The format of the head of a live operation, and of one whose result has no head.
+const FORMAT_WHOLE: u32 = 1;
+
+/// The format of the head of an ended operation that says whether there is a response.
+const FORMAT_APART: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct RecordHead<'a> {
@@ -64,6 +70,8 @@ struct RecordHead<'a> {
     progress: Option<Cow<'a, Progress>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     history: Vec<PastHead<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    response: Option<ResponseHead<'a>>,
 }
 
 /// The kind of a failure of the service or the application.
@@ -79,12 +87,16 @@ struct PastHead<'a> {
 }
 
 /// Returns the head of a record. A head that could not be read again is refused.
-pub(crate) fn encode<T>(record: &Record<T>) -> Result<Vec<u8>, StoreError> {
+pub(crate) fn encode<T: Stored>(record: &Record<T>) -> Result<Vec<u8>, StoreError> {
     let operation = record.operation();
+    let is_apart = T::FROM_RECORDED.is_some() && operation.state().is_terminal();
     let metadata = operation.metadata();
     let history = record.history();
     let head = RecordHead {
-        format: FORMAT,
+        format: match is_apart {
+            true => FORMAT_APART,
+            false => FORMAT_WHOLE,
+        },
         id: Cow::Owned(operation.id().to_string()),
         version: record.version().map_or(0, Version::get),
         state: operation.state(),
@@ -108,6 +120,7 @@ pub(crate) fn encode<T>(record: &Record<T>) -> Result<Vec<u8>, StoreError> {
         expires_at: metadata.expires_at().map(millis),
         progress: metadata.progress().map(Cow::Borrowed),
         history: history.iter().map(PastHead::from).collect(),
+        response: recorded(record).map(ResponseHead::from),
     };
     let bytes = serde_json::to_vec(&head).map_err(StoreError::refused)?;
     if head.problem.is_some() {
@@ -118,25 +131,59 @@ pub(crate) fn encode<T>(record: &Record<T>) -> Result<Vec<u8>, StoreError> {
     Ok(bytes)
 }
 
-/// Returns the result of a record, if it has one.
+/// Returns the result of a record as a response, if results of this type are responses.
+pub(super) fn recorded<T: Stored>(record: &Record<T>) -> Option<&RecordedResponse> {
+    T::FROM_RECORDED?;
+    match record.operation().response()?.view() {
+        PayloadView::Response(recorded) => Some(recorded),
+        PayloadView::Json(_) => None,
+    }
+}
+
+/// Returns what is stored apart from the head: the body of a response, if there is one and it is
+/// not empty, or a result of another type.
 pub(super) fn result<T: Stored>(record: &Record<T>) -> Result<Option<Bytes>, StoreError> {
+    if let Some(recorded) = recorded(record) {
+        let unread = || StoreError::refused("a response without its body cannot be stored");
+        let body = recorded.body_bytes().ok_or_else(unread)?;
+        return Ok(Some(body).filter(|body| !body.is_empty()));
+    }
     let response = record.operation().response();
     let bytes = response.map(Stored::to_bytes).transpose();
     bytes.map_err(StoreError::Refused)
 }
 
-/// Returns the record in a cell.
+/// Returns the record in a cell that was read as a whole.
 pub(crate) fn decode<T: Stored>(cell: Cell) -> Result<Record<T>, StoreError> {
-    let result = cell.result.map(T::from_bytes).transpose();
-    let result = result.map_err(StoreError::Refused)?;
-    let head: RecordHead<'_> = serde_json::from_slice(&cell.head).map_err(StoreError::refused)?;
-    if head.format > FORMAT {
+    decode_part(cell).map(|(record, _)| record)
+}
+
+/// Returns the record in a cell whose result may not have been read, and whether a result, or its
+/// head, is part of the record if there is one. It is not if an early release stored a response
+/// as a whole.
+pub(super) fn decode_part<T: Stored>(cell: Cell) -> Result<(Record<T>, bool), StoreError> {
+    let head = parse(&cell.head)?;
+    let may_have_result = matches!(head.state, State::Succeeded | State::Failed);
+    let is_whole = head.format >= FORMAT_APART || cell.result.is_some() || !may_have_result;
+    let record = head.into_record(cell.result).map_err(StoreError::Refused)?;
+    Ok((record, is_whole))
+}
+
+/// Returns the length of the body of a response, if it was not read.
+pub(super) fn missing_body<T: Stored>(record: &Record<T>) -> Option<usize> {
+    let recorded = recorded(record)?;
+    recorded.body().is_none().then(|| recorded.body_len())
+}
+
+fn parse(head: &[u8]) -> Result<RecordHead<'_>, StoreError> {
+    let head: RecordHead<'_> = serde_json::from_slice(head).map_err(StoreError::refused)?;
+    if head.format > FORMAT_APART {
         let format = head.format;
         return Err(StoreError::refused(format!(
             "a record of format {format} is of a newer release"
         )));
     }
-    head.into_record(result).map_err(StoreError::Refused)
+    Ok(head)
 }
 
 /// Returns whether a newer release wrote this head, in a format that this release cannot read.
@@ -145,10 +192,10 @@ pub(super) fn is_newer(head: &[u8]) -> bool {
     struct Versioned {
         format: u32,
     }
-    serde_json::from_slice(head).is_ok_and(|head: Versioned| head.format > FORMAT)
+    serde_json::from_slice(head).is_ok_and(|head: Versioned| head.format > FORMAT_APART)
 }
 
-/// Returns the record with this head, without a result.
+/// Returns the record with this head. Its result was not read.
 pub(super) fn decode_head<T: Stored>(head: Bytes) -> Result<Record<T>, StoreError> {
     decode(Cell { head, result: None })
 }
@@ -156,7 +203,15 @@ pub(super) fn decode_head<T: Stored>(head: Bytes) -> Result<Record<T>, StoreErro
 type WithTime = fn(Metadata, SystemTime) -> Metadata;
 
 impl RecordHead<'_> {
-    fn into_record<T: Stored>(self, result: Option<T>) -> Result<Record<T>, crate::BoxError> {
+    fn into_record<T: Stored>(self, result: Option<Bytes>) -> Result<Record<T>, BoxError> {
+        let result = match (self.response, T::FROM_RECORDED) {
+            (Some(head), Some(from_recorded)) => {
+                let body = result.or_else(|| (head.body_len() == 0).then(Bytes::new));
+                Some(from_recorded(head.into_response(body)?))
+            }
+            (Some(_), None) => return Err("a response where another result belongs".into()),
+            (None, _) => result.map(T::from_bytes).transpose()?,
+        };
         let id = OperationId::from_stored(&self.id)?;
         let version = Version::from_number(self.version).ok_or("a record without a version")?;
         let status = match self.state {

@@ -115,7 +115,7 @@ impl Engine for Odd {
             return Ok(Replaced::Gone);
         };
         if *stamp != expected {
-            return Ok(Replaced::Found(cell.clone()));
+            return Ok(Replaced::Found(cell.head.clone()));
         }
         *stamp = next.stamp;
         cell.head = Bytes::copy_from_slice(next.head);
@@ -152,7 +152,7 @@ impl Engine for Odd {
         let (cells, aside) = (self.0.cells.lock().unwrap(), self.0.aside.lock().unwrap());
         let abandoned = cells.iter().map(|(id, (_, cell))| LapsedCell {
             id: id.to_string().into(),
-            cell: Ok(cell.clone()),
+            head: Ok(cell.head.clone()),
             request: None,
         });
         let abandoned = abandoned.filter(|abandoned| !aside.contains(&abandoned.id));

@@ -6,6 +6,7 @@ use super::{
     record_head, run_to_completion::run_to_completion,
 };
 use crate::{
+    body_digest,
     operation::{OperationId, Outcome, Progress, Stored},
     store::{
         Created, FencingToken, IdempotencyKey, NewOperation, NodeId, Record, Repository,
@@ -34,7 +35,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
                 }
             }
         }
-        match self.read(id, CellReader::Store).await? {
+        match self.read(id, CellReader::Head).await? {
             Some(current) => self.change_from(current, lease, step).await,
             None => Ok(self.gone(id)),
         }
@@ -98,6 +99,10 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         let id = operation.id();
         let lost_it = before.token() != next.token();
         let loser = before.node().filter(|_| lost_it);
+        // The digest of a long body is computed before, where it holds up no other work.
+        if let Some(recorded) = record_head::recorded(&next) {
+            body_digest::digest(recorded).await;
+        }
         let (head, result) = (record_head::encode(&next)?, record_head::result(&next)?);
         let cell = NextCell {
             stamp: stamp(&next)?,
@@ -117,7 +122,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
                 self.shared.live.wrote(&next);
                 WriteAttempt::Done(next)
             }
-            Replaced::Found(cell) => WriteAttempt::Found(record_head::decode(cell)?),
+            Replaced::Found(head) => WriteAttempt::Found(record_head::decode_head(head)?),
             Replaced::Gone => {
                 self.gone(id);
                 WriteAttempt::Gone
@@ -267,7 +272,7 @@ impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
     }
 
     async fn delete(&self, id: &OperationId, expected: Stamp) -> Result<Written<T>, StoreError> {
-        let Some(mut record) = self.read(id, CellReader::Store).await? else {
+        let Some(mut record) = self.read(id, CellReader::Head).await? else {
             return Ok(self.gone(id));
         };
         loop {
@@ -284,7 +289,7 @@ impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
             match run_to_completion(delete).await? {
                 Replaced::Done => return Ok(Written::Done(record)),
                 Replaced::Gone => return Ok(self.gone(id)),
-                Replaced::Found(cell) => record = record_head::decode(cell)?,
+                Replaced::Found(head) => record = record_head::decode_head(head)?,
             }
         }
     }

@@ -27,7 +27,7 @@ const LONGEST: usize = 1024;
 /// The status of the problem is that of the response: a status in the body is only advisory (RFC
 /// 9457, section 3.1.2).
 pub(super) fn problem_of(response: &RecordedResponse) -> Problem {
-    let (status, body) = (response.status(), response.body());
+    let (status, body) = (response.status(), response.body().unwrap_or_default());
     let own = |problem: Problem| problem.with_status(status);
     let made = Problem::new(status);
     let Some(media_type) = response.media_type().map(str::as_bytes) else {

@@ -30,6 +30,7 @@ mod body_collector;
 mod embedding;
 mod explained;
 mod failure;
+mod hop_by_hop;
 mod id;
 mod media_type;
 mod metadata;

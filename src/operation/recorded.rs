@@ -4,16 +4,21 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{self, CONTENT_LENGTH},
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_LENGTH};
 use sha2::{Digest, Sha256};
 
-use super::{BufferedBody, Embedding, Failure, FailureKind, Outcome, explained::problem_of};
-use crate::codec::{HeaderBlock, HeaderFields, has_field, push_number, put_fields};
+use super::{
+    BufferedBody, Embedding, Failure, FailureKind, Outcome,
+    explained::problem_of,
+    hop_by_hop::{is_hop_by_hop, is_length, named_by_connection},
+};
+use crate::codec::{HeaderBlock, HeaderFields, put_fields};
 
 /// A response of the inner service: status, headers, body and trailers, byte for byte.
+///
+/// A store may read a response without its body, if the body is longer than the reader
+/// [asked for](crate::store::Reader::max_body). Everything else of the response, and the length
+/// of its body, is there.
 ///
 /// All header fields except the hop-by-hop ones (RFC 9110, section 7.6.1) are kept in their
 /// order, including repeated fields and values that are not UTF-8. A `Content-Length` that
@@ -42,9 +47,16 @@ struct RecordedParts {
     embed: Embedding,
     headers: HeaderBlock,
     trailers: HeaderBlock,
-    body: Bytes,
+    body: RecordedBody,
     /// The digest of the body, once it was needed.
     digest: OnceLock<BodyDigest>,
+}
+
+#[derive(Debug)]
+enum RecordedBody {
+    Read(Bytes),
+    /// The body was not read. This is its length in bytes.
+    Unread(usize),
 }
 
 /// The SHA-256 of a body.
@@ -55,12 +67,14 @@ pub(crate) struct BodyDigest(pub(crate) [u8; 32]);
 /// (little-endian), and the form, then two bytes that are zero. Fields and body follow.
 const BLOCK_HEAD: usize = 8;
 
-/// Ignores the form, which is derived from the other parts.
+/// Ignores the form, which is derived from the other parts. Responses without their bodies are
+/// equal only if their bodies have the same length.
 impl PartialEq for RecordedResponse {
     fn eq(&self, other: &Self) -> bool {
         self.status() == other.status()
             && self.header_blocks() == other.header_blocks()
             && self.body() == other.body()
+            && self.body_len() == other.body_len()
     }
 }
 
@@ -168,34 +182,57 @@ impl RecordedResponse {
         })
     }
 
-    /// Returns the body.
+    /// Returns the body; `None` if it was not read.
     #[must_use]
-    pub fn body(&self) -> &[u8] {
+    pub fn body(&self) -> Option<&[u8]> {
         match &self.0 {
-            Recorded::Block(block) => &block[Self::body_at(block)..],
-            Recorded::Parts(parts) => &parts.body,
+            Recorded::Block(block) => Some(&block[Self::body_at(block)..]),
+            Recorded::Parts(parts) => match &parts.body {
+                RecordedBody::Read(body) => Some(body),
+                RecordedBody::Unread(_) => None,
+            },
         }
     }
 
-    /// Returns the body as shared bytes.
+    /// Returns the length of the body in bytes, also if the body was not read.
     #[must_use]
-    pub fn body_bytes(&self) -> Bytes {
+    pub fn body_len(&self) -> usize {
+        match &self.0 {
+            Recorded::Block(block) => block.len() - Self::body_at(block),
+            Recorded::Parts(parts) => match &parts.body {
+                RecordedBody::Read(body) => body.len(),
+                RecordedBody::Unread(length) => *length,
+            },
+        }
+    }
+
+    /// Returns the body as shared bytes; `None` if it was not read.
+    #[must_use]
+    pub fn body_bytes(&self) -> Option<Bytes> {
         match &self.0 {
             Recorded::Block(block) => {
                 let body_at = Self::body_at(block);
-                Bytes::from_owner(Arc::clone(block)).slice(body_at..)
+                Some(Bytes::from_owner(Arc::clone(block)).slice(body_at..))
             }
-            Recorded::Parts(parts) => parts.body.clone(),
+            Recorded::Parts(parts) => match &parts.body {
+                RecordedBody::Read(body) => Some(body.clone()),
+                RecordedBody::Unread(_) => None,
+            },
         }
     }
 
-    /// Returns the digest of the body. Clones of a response with a large body share it.
-    pub(crate) fn digest(&self) -> BodyDigest {
-        let compute = || BodyDigest(Sha256::digest(self.body()).into());
-        match &self.0 {
-            Recorded::Block(_) => compute(),
-            Recorded::Parts(parts) => *parts.digest.get_or_init(compute),
+    /// Returns the digest of the body; `None` if neither the body nor its digest was read. Clones
+    /// of a response with a large body share it.
+    pub(crate) fn digest(&self) -> Option<BodyDigest> {
+        let known = self.known_digest();
+        if known.is_some() {
+            return known;
         }
+        let digest = BodyDigest(Sha256::digest(self.body()?).into());
+        Some(match &self.0 {
+            Recorded::Block(_) => digest,
+            Recorded::Parts(parts) => *parts.digest.get_or_init(|| digest),
+        })
     }
 
     /// Returns the digest of the body, if it was computed before.
@@ -206,12 +243,27 @@ impl RecordedResponse {
         }
     }
 
-    /// Returns the recorded response.
+    /// Returns the digest that is stored with the response: of a long body alone, since that of a
+    /// short one is computed faster than it is read.
+    pub(crate) fn stored_digest(&self) -> Option<BodyDigest> {
+        match self.body_len() > COPIED {
+            true => self.digest(),
+            false => None,
+        }
+    }
+
+    /// Returns the recorded response; `None` if its body was not read.
     #[must_use]
-    pub fn to_response(&self) -> Response<BufferedBody> {
+    pub fn to_response(&self) -> Option<Response<BufferedBody>> {
+        self.body().map(|_| self.replayed())
+    }
+
+    /// Returns the recorded response, with an empty body if the body was not read.
+    pub(crate) fn replayed(&self) -> Response<BufferedBody> {
+        let body = self.body_bytes().unwrap_or_default();
         let trailers = self.trailers();
         let has_trailers = trailers.is_some();
-        let mut response = Response::new(BufferedBody::new(self.body_bytes(), trailers));
+        let mut response = Response::new(BufferedBody::new(body, trailers));
         *response.status_mut() = self.status();
         self.fields().append_to(response.headers_mut());
         if has_trailers {
@@ -258,6 +310,7 @@ impl RecordedResponse {
                 out.extend_from_slice(headers.as_bytes());
             });
         }
+        let body = RecordedBody::Read(body);
         Self(Recorded::Parts(Arc::new(RecordedParts {
             status,
             embed,
@@ -266,6 +319,34 @@ impl RecordedResponse {
             body,
             digest: OnceLock::new(),
         })))
+    }
+
+    /// Assembles a response whose body of this length was not read.
+    pub(crate) fn unread(
+        status: StatusCode,
+        embed: Embedding,
+        headers: HeaderBlock,
+        trailers: HeaderBlock,
+        body_len: usize,
+        digest: Option<BodyDigest>,
+    ) -> Self {
+        let response = Self(Recorded::Parts(Arc::new(RecordedParts {
+            status,
+            embed,
+            headers,
+            trailers,
+            body: RecordedBody::Unread(body_len),
+            digest: OnceLock::new(),
+        })));
+        response.with_known_digest(digest)
+    }
+
+    /// Sets the digest of a long body, if it is known.
+    pub(crate) fn with_known_digest(self, digest: Option<BodyDigest>) -> Self {
+        if let (Recorded::Parts(parts), Some(digest)) = (&self.0, digest) {
+            parts.digest.get_or_init(|| digest);
+        }
+        self
     }
 
     /// Returns the header fields and the trailer fields, as blocks.
@@ -288,8 +369,12 @@ impl RecordedResponse {
         match &self.0 {
             Recorded::Block(block) => 2 * size_of::<usize>() + block.len(),
             Recorded::Parts(parts) => {
+                let body = match &parts.body {
+                    RecordedBody::Read(body) => body.len(),
+                    RecordedBody::Unread(_) => 0,
+                };
                 size_of::<RecordedParts>()
-                    + parts.body.len()
+                    + body
                     + parts.headers.heap_bytes()
                     + parts.trailers.heap_bytes()
             }
@@ -300,43 +385,6 @@ impl RecordedResponse {
 thread_local! {
     /// The buffer in which blocks are written, before their length is known.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Returns whether a field is about one connection (RFC 9110, section 7.6.1). `Trailer` is not:
-/// it announces fields of the message.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    // Compared as text, which is faster than comparing header names.
-    matches!(
-        name.as_str(),
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "te"
-            | "transfer-encoding"
-            | "upgrade"
-    )
-}
-
-/// Returns whether a `Content-Length` has this value.
-fn is_length(value: &HeaderValue, length: usize) -> bool {
-    let mut digits = Vec::new();
-    push_number::<10>(length as u64, &mut digits);
-    value.as_bytes() == digits
-}
-
-/// Returns the further hop-by-hop fields that `Connection` names.
-fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    if !has_field(headers, &header::CONNECTION) {
-        return Vec::new();
-    }
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     PollBody, PollFuture, conditional,
-    context::in_context,
+    context::{in_context, unavailable},
     end::{cancel, delete},
     events::events,
     find::{FoundRecord, find, find_now, visible},
@@ -19,17 +19,18 @@ use super::{
     unknown::owner_of_part,
 };
 use crate::{
+    body_digest::{digest, digest_now},
     dialect::{
-        Action, Answer, ApiError, PollRequest, Replayed, RequestView, original_uri, path_is_below,
-        unescaped,
+        Action, Answer, ApiError, PollRequest, Replayed, RequestView, Shown, original_uri,
+        path_is_below, unescaped,
     },
     operation::{BodyDigest, BufferedBody, OperationId, RecordedResponse},
-    store::Store,
+    store::{Store, StoreError},
 };
 
 pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> PollFuture {
     let is_head = parts.method == Method::HEAD;
-    let about = match parse_poll(settings, &parts) {
+    let mut about = match parse_poll(settings, &parts) {
         Ok(PollRequest::Operation {
             id,
             action,
@@ -38,6 +39,10 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
         }) => OperationPoll {
             id,
             action,
+            max_body: match action {
+                Action::Result => usize::MAX,
+                _ => settings.inline_limit,
+            },
             held_until: wait.map(|wait| Instant::now() + wait.min(settings.max_wait)),
             reason,
         },
@@ -53,7 +58,7 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
             };
             let settings = Arc::clone(settings);
             return PollFuture::waiting(is_head, async move {
-                let none = find(&settings, &parts, &id).await.err();
+                let none = find(&settings, &parts, &id, 0).await.err();
                 let fault = none.unwrap_or(fault);
                 refuse_request(&settings, &parts.method, &fault).map(PollBody::from)
             });
@@ -62,26 +67,22 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
     // Most polls end here, without waiting.
     if about.held_until.is_none()
         && matches!(about.action, Action::Status | Action::Result)
-        && let Some(found) = find_now(settings, &parts, &about.id)
+        && let Some(found) = find_now(settings, &parts, &about.id, about.max_body)
     {
-        let response = show_record(settings, &parts, &about, found);
-        return match take_replayed(response) {
-            Ok(response) => PollFuture::ready(is_head, response),
-            Err(replay) => complete_soon(settings, parts, replay),
-        };
+        match Replayed::take(show_record(settings, &parts, &about, found)) {
+            Shown::Complete(response) => return PollFuture::ready(is_head, response),
+            Shown::Replay(response, recorded) => {
+                return complete_soon(settings, parts, response, recorded);
+            }
+            Shown::Unread => about.max_body = usize::MAX,
+        }
     }
     let settings = Arc::clone(settings);
     PollFuture::waiting(is_head, async move {
         let id = &about.id;
         let response = match about.action {
-            Action::Status | Action::Result => {
-                let found = read(&settings, &parts, &about).await;
-                match take_replayed(show_record(&settings, &parts, &about, found)) {
-                    Ok(response) => response,
-                    Err(replay) => complete(&settings, &parts, replay).await,
-                }
-            }
-            Action::Events => match find(&settings, &parts, id).await {
+            Action::Status | Action::Result => read_and_show(&settings, &parts, about).await,
+            Action::Events => match find(&settings, &parts, id, about.max_body).await {
                 Ok(record) => return events(&settings, parts, record),
                 Err(fault) => settings.fault(&fault),
             },
@@ -95,17 +96,32 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
     })
 }
 
-/// A replayed response whose fields are incomplete, and what was recorded.
-type IncompleteReplay = (Response<BufferedBody>, RecordedResponse);
-
-/// Returns the response, unless it is a replay.
-#[allow(clippy::result_large_err)] // matched where it is returned
-fn take_replayed(
-    mut response: Response<BufferedBody>,
-) -> Result<Response<BufferedBody>, IncompleteReplay> {
-    match Replayed::take(&mut response) {
-        None => Ok(response),
-        Some(recorded) => Err((response, recorded)),
+/// Answers a `GET` of an operation or of its result. Reads the body of the result only once the
+/// answer replays it.
+async fn read_and_show<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    mut about: OperationPoll,
+) -> Response<BufferedBody> {
+    let mut found = read(settings, parts, &about).await;
+    loop {
+        match Replayed::take(show_record(settings, parts, &about, found)) {
+            Shown::Complete(response) => return response,
+            Shown::Replay(response, recorded) => {
+                return match digest(&recorded).await {
+                    Some(digest) => complete_with(settings, parts, response, &digest),
+                    None => response,
+                };
+            }
+            Shown::Unread if about.max_body == usize::MAX => {
+                let error = StoreError::refused("the store reads no body of this length");
+                return settings.fault(&unavailable(settings, Some(&about.id), &error));
+            }
+            Shown::Unread => {
+                about.max_body = usize::MAX;
+                found = find(settings, parts, &about.id, about.max_body).await;
+            }
+        }
     }
 }
 
@@ -113,30 +129,21 @@ fn take_replayed(
 fn complete_soon<S: Store>(
     settings: &Arc<Settings<S>>,
     parts: Parts,
-    (response, recorded): IncompleteReplay,
+    response: Response<BufferedBody>,
+    recorded: RecordedResponse,
 ) -> PollFuture {
     let is_head = parts.method == Method::HEAD;
-    if let Some(digest) = replayed::digest_now(&recorded) {
+    if let Some(digest) = digest_now(&recorded) {
         return PollFuture::ready(is_head, complete_with(settings, &parts, response, &digest));
     }
     let settings = Arc::clone(settings);
     PollFuture::waiting(is_head, async move {
-        let response = complete(&settings, &parts, (response, recorded)).await;
+        let response = match digest(&recorded).await {
+            Some(digest) => complete_with(&settings, &parts, response, &digest),
+            None => response,
+        };
         response.map(PollBody::from)
     })
-}
-
-/// Completes a replay.
-async fn complete<S: Store>(
-    settings: &Settings<S>,
-    parts: &Parts,
-    (response, recorded): IncompleteReplay,
-) -> Response<BufferedBody> {
-    let digest = match replayed::digest_now(&recorded) {
-        Some(digest) => digest,
-        None => replayed::digest(recorded).await,
-    };
-    complete_with(settings, parts, response, &digest)
 }
 
 /// Completes a replay whose digest is known.
@@ -154,6 +161,8 @@ fn complete_with<S: Store>(
 struct OperationPoll {
     id: OperationId,
     action: Action,
+    /// The length in bytes up to which the body of the result is read.
+    max_body: usize,
     /// The latest time of the answer, if the poll may be held. It counts from the receipt of the
     /// request (RFC 7240, section 4.3), so that a slow read does not prolong it.
     held_until: Option<Instant>,
@@ -284,7 +293,7 @@ async fn read<S: Store>(
     parts: &Parts,
     about: &OperationPoll,
 ) -> FoundRecord<S> {
-    let record = find(settings, parts, &about.id).await?;
+    let record = find(settings, parts, &about.id, about.max_body).await?;
     let Some(deadline) = about.held_until else {
         return Ok(record);
     };
@@ -300,7 +309,7 @@ async fn read<S: Store>(
         }
         _ => HoldUntil::Terminal,
     };
-    let found = hold(settings, parts, record, until, deadline).await;
+    let found = hold(settings, parts, record, until, deadline, about.max_body).await;
     visible(settings, parts, &about.id, found)
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::{
     operation::{OperationId, Outcome},
     store::{
-        BoxFuture, List, ListQuery, Owner, Page, Repository, Stamp, Store, StoreError, Version,
+        BoxFuture, List, ListQuery, Page, Reader, Repository, Stamp, Store, StoreError, Version,
         Watch, Written,
     },
 };
@@ -21,7 +21,7 @@ type ChangedFn<S> = for<'a> fn(
     &'a OperationId,
     Version,
     Duration,
-    Option<&'a Owner>,
+    Reader<'a>,
 ) -> BoxFuture<'a, crate::store::Found<<S as Store>::Output>>;
 type CancelFn<S> = for<'a> fn(
     &'a S,
@@ -75,8 +75,8 @@ impl<S: Store> Capabilities<S> {
     {
         Self {
             list: None,
-            changed: Some(|store, id, since, at_most, owner| {
-                Box::pin(store.changed_for(id, since, at_most, owner))
+            changed: Some(|store, id, since, at_most, reader| {
+                Box::pin(store.changed_for(id, since, at_most, reader))
             }),
             ends: Some(EndCapability {
                 cancel: |store, id, expected, reason| {

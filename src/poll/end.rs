@@ -197,7 +197,7 @@ async fn found<S: Store>(
     parts: &Parts,
     id: &OperationId,
 ) -> Result<FoundToEnd<S>, ApiError> {
-    let record = find(settings, parts, id).await?;
+    let record = find(settings, parts, id, settings.inline_limit).await?;
     // A service that ends operations has a store that counts versions.
     let missing = || ApiError::NotFound { id: id.clone() };
     let stamp = record.stamp().ok_or_else(missing)?;

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     dialect::{ApiError, Bound, whole_seconds},
     operation::BufferedBody,
-    store::{Record, Store},
+    store::{Reader, Record, Store},
 };
 
 static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -132,10 +132,11 @@ impl<S: Store> EventStream<S> {
         }
         let (changed, version) = (self.settings.powers.changed?, self.record.version()?);
         let (id, owner) = (self.record.operation().id(), self.record.owner());
+        let reader = Reader::new(owner).with_max_body(self.settings.inline_limit);
         let (store, at_most) = (self.settings.store(), self.settings.keep_alive);
         let next = tokio::select! {
             biased;
-            next = changed(store, id, version, at_most, owner) => next,
+            next = changed(store, id, version, at_most, reader) => next,
             () = self.settings.closing().cancelled() => return None,
         };
         let next = next

@@ -6,20 +6,23 @@ use super::{context::unavailable, settings::Settings, unknown::not_found};
 use crate::{
     dialect::ApiError,
     operation::OperationId,
-    store::{Found, Owner, Record, Store},
+    store::{Found, Owner, Reader, Record, Store},
 };
 
 pub(super) type FoundRecord<S> = Result<Record<<S as Store>::Output>, ApiError>;
 
-/// Returns the operation if the request may see it, from a store that never waits.
+/// Returns the operation if the request may see it, from a store that never waits. The body of its
+/// result may be missing if it is longer than `max_body` bytes.
 #[inline]
 pub(super) fn find_now<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     id: &OperationId,
+    max_body: usize,
 ) -> Option<FoundRecord<S>> {
     let owner = settings.shared.owner(parts);
-    let found = settings.store().get_now_for(id, owner.as_ref())?;
+    let reader = Reader::new(owner.as_ref()).with_max_body(max_body);
+    let found = settings.store().get_now_for(id, reader)?;
     let found = visible(settings, parts, id, found);
     match &found {
         Ok(record) if !is_whole(record, owner.as_ref()) => None,
@@ -27,27 +30,31 @@ pub(super) fn find_now<S: Store>(
     }
 }
 
-/// Returns the operation if the request may see it.
+/// Returns the operation if the request may see it. The body of its result may be missing if it is
+/// longer than `max_body` bytes.
 pub(super) async fn find<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     id: &OperationId,
+    max_body: usize,
 ) -> FoundRecord<S> {
     let owner = settings.shared.owner(parts);
-    let found = match settings.store().get_now_for(id, owner.as_ref()) {
+    let reader = Reader::new(owner.as_ref()).with_max_body(max_body);
+    let found = match settings.store().get_now_for(id, reader) {
         Some(found) => found,
-        None => settings.store().get_for(id, owner.as_ref()).await,
+        None => settings.store().get_for(id, reader).await,
     };
     let record = visible(settings, parts, id, found)?;
     if is_whole(&record, owner.as_ref()) {
         return Ok(record);
     }
     // The owner is stored under another name, for example under that of an earlier key.
-    let found = settings.store().get_for(id, record.owner()).await;
+    let reader = Reader::new(record.owner()).with_max_body(max_body);
+    let found = settings.store().get_for(id, reader).await;
     visible(settings, parts, id, found)
 }
 
-/// Returns whether the record is complete: without a result, or with the result loaded.
+/// Returns whether the record is complete: without a result, or with the result of its owner.
 fn is_whole<T>(record: &Record<T>, owner: Option<&Owner>) -> bool {
     record.owner() == owner || !record.operation().state().is_terminal()
 }

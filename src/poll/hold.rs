@@ -4,7 +4,7 @@ use http::request::Parts;
 use tokio::time::Instant;
 
 use super::settings::Settings;
-use crate::store::{Found, Record, Store, Version};
+use crate::store::{Found, Reader, Record, Store, Version};
 
 /// The event that a held poll waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,7 @@ pub(super) async fn hold<S: Store>(
     mut record: Record<S::Output>,
     until: HoldUntil,
     deadline: Instant,
+    max_body: usize,
 ) -> Found<S::Output> {
     let (Some(changed), Some(seen)) = (settings.powers.changed, record.version()) else {
         return Ok(Some(record));
@@ -47,10 +48,10 @@ pub(super) async fn hold<S: Store>(
         }
         // The request may see the operation. Later records are visible too as long as the owner
         // is the same.
-        let owner = record.owner();
+        let reader = Reader::new(record.owner()).with_max_body(max_body);
         let next = tokio::select! {
             biased;
-            next = changed(settings.store(), &id, version, left, owner) => next,
+            next = changed(settings.store(), &id, version, left, reader) => next,
             () = settings.closing().cancelled() => break,
         };
         let next = match next {

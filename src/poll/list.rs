@@ -37,8 +37,9 @@ async fn try_list<S: Store>(
 ) -> Result<Response<BufferedBody>, ApiError> {
     let list = settings.powers.list.ok_or(ApiError::MissingId)?;
     let limit = listing.limit.unwrap_or(PAGE).min(LONGEST_PAGE);
-    let mut query =
-        ListQuery::new(settings.shared.owner(parts), limit).with_max_bytes(LARGEST_PAGE);
+    let mut query = ListQuery::new(settings.shared.owner(parts), limit)
+        .with_max_body(settings.inline_limit)
+        .with_max_bytes(LARGEST_PAGE);
     query.states = listing.states;
     query.after = listing
         .cursor

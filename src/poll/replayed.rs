@@ -15,34 +15,13 @@ use super::precondition::{self, NamedTags};
 use crate::{
     codec::push_base64,
     dialect::ApiError,
-    environment,
-    operation::{BodyDigest, BufferedBody, RecordedResponse},
+    operation::{BodyDigest, BufferedBody},
 };
 
 static REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 static CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 static CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
-
-/// The length in bytes up to which a body is digested at once. A longer one would keep the thread
-/// of the runtime from other work for too long.
-const AT_ONCE: usize = 1 << 20;
-
-/// Returns the digest of a body, if it is known or soon computed.
-pub(super) fn digest_now(recorded: &RecordedResponse) -> Option<BodyDigest> {
-    let is_short = recorded.body().len() <= AT_ONCE;
-    recorded
-        .known_digest()
-        .or_else(|| is_short.then(|| recorded.digest()))
-}
-
-/// Returns the digest of a long body, computed on a thread that may be blocked.
-pub(super) async fn digest(recorded: RecordedResponse) -> BodyDigest {
-    let body = recorded.clone();
-    let computed = environment::spawn_blocking(move || body.digest());
-    // The runtime is shutting down if it ran no more task.
-    computed.await.unwrap_or_else(|_| recorded.digest())
-}
 
 /// Adds the validator and the digest to a replayed 200, evaluates the conditions of the request,
 /// and cuts out the range that it asks for. Returns a response without ranges as it is.

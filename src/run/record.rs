@@ -66,7 +66,7 @@ pub(super) fn result_length(outcome: &Outcome<RecordedResponse>) -> usize {
         Outcome::Failed(failure) => failure.response.as_ref(),
         Outcome::Canceled | Outcome::CanceledFor(_) => None,
     };
-    response.map_or(0, |response| response.body().len())
+    response.map_or(0, RecordedResponse::body_len)
 }
 
 /// Logs the end of an operation in a store that answers at once.

@@ -68,6 +68,7 @@ mod key_capability;
 pub(crate) mod mailbox;
 mod memory;
 mod names;
+mod reader;
 mod record;
 mod repository;
 mod requests;
@@ -84,6 +85,7 @@ pub use key::{IdempotencyKey, Reservation};
 pub(crate) use key_capability::KeyCapability;
 pub use memory::MemoryStore;
 pub use names::{FencingToken, NodeId, Owner, Version};
+pub use reader::Reader;
 pub use record::{Record, Step};
 pub use repository::{Created, Repository, Written};
 pub use requests::{

@@ -145,7 +145,8 @@ pub enum Created<T> {
     KeyHeld(Reservation<T>),
 }
 
-/// The result of a conditional write.
+/// The result of a conditional write. A record may lack the body of its result, which
+/// [`Store::get`] reads.
 #[derive(Debug)]
 pub enum Written<T> {
     /// The write happened, now or in an earlier identical call. This is the record after

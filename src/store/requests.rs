@@ -267,8 +267,11 @@ pub struct ListQuery {
     pub states: StateSet,
     /// The maximum number of operations.
     pub limit: usize,
-    /// The maximum size of a page in bytes of results. The page ends with the operation
-    /// whose result reaches this size.
+    /// The length in bytes up to which the body of a result is needed, as in
+    /// [`Reader::max_body`](super::Reader::max_body).
+    pub max_body: usize,
+    /// The maximum size of a page in bytes of results that are read. The page ends with the
+    /// operation whose result reaches this size.
     pub max_bytes: usize,
     /// The cursor of the page that the list continues after; `None` begins with the newest
     /// operations.
@@ -283,12 +286,19 @@ impl ListQuery {
             owner,
             states: StateSet::ALL,
             limit,
+            max_body: usize::MAX,
             max_bytes: usize::MAX,
             after: None,
         }
     }
 
-    /// Sets the maximum size of a page in bytes of results. The page ends with the
+    /// Sets the length in bytes up to which the body of a result is needed.
+    #[must_use]
+    pub fn with_max_body(self, max_body: usize) -> Self {
+        Self { max_body, ..self }
+    }
+
+    /// Sets the maximum size of a page in bytes of results that are read. The page ends with the
     /// operation whose result reaches this size, so a page is bounded by this size plus the
     /// largest result.
     #[must_use]

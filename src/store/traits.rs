@@ -1,8 +1,8 @@
 use std::{future::Future, pin::Pin, time::Duration};
 
 use super::{
-    FencingToken, Health, IdempotencyKey, LeaseConfig, LeaseHandle, ListQuery, NodeId, Owner, Page,
-    Reclaimed, Record, Repository, Reservation, StoreError, Version, Written,
+    FencingToken, Health, IdempotencyKey, LeaseConfig, LeaseHandle, ListQuery, NodeId, Page,
+    Reader, Reclaimed, Record, Repository, Reservation, StoreError, Version, Written,
 };
 use crate::operation::{OperationId, Payload};
 
@@ -11,14 +11,15 @@ use crate::operation::{OperationId, Payload};
 /// # Semantics
 /// * A read sees every write that returned before the read began, on any node (law 1).
 /// * An expired operation is absent (law 8).
-/// * A result comes back as it was recorded. A reader that acts for another owner never
-///   gets the result (law 7).
+/// * A result comes back as it was recorded, or without its body if the body is longer than the
+///   reader [asked for](Reader::max_body). A reader that acts for another owner never gets the
+///   result (law 7).
 pub trait Store: Send + Sync + 'static {
     /// The result of an operation: [`RecordedResponse`](crate::RecordedResponse) for the layer,
     /// otherwise any type.
     type Output: Payload;
 
-    /// Returns the current operation, or `None` if it does not exist.
+    /// Returns the current operation, with its whole result, or `None` if it does not exist.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the store cannot be reached.
@@ -31,27 +32,28 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
-    /// Returns the operation for a reader that acts for `owner`. An operation of another
-    /// owner comes without its result, as if it had ended without one.
+    /// Returns the operation for a reader, with the part of it that the [`Reader`] may read and
+    /// asked for.
     ///
     /// A store overrides this method so that it does not read a result only to drop it.
-    /// Another owner's operation then costs a reader no more than an unknown id.
+    /// Another owner's operation then costs a reader no more than an unknown id, and a long
+    /// result no more than a short one.
     ///
     /// # Errors
     /// The same as [`get`](Self::get).
     fn get_for(
         &self,
         id: &OperationId,
-        owner: Option<&Owner>,
+        reader: Reader<'_>,
     ) -> impl Future<Output = Found<Self::Output>> + Send {
-        async move { Ok(readable(self.get(id).await?, owner)) }
+        async move { Ok(readable(self.get(id).await?, reader)) }
     }
 
     /// Returns the operation as [`get_for`](Self::get_for) does, without waiting; see
     /// [`get_now`](Self::get_now).
-    fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<Self::Output>> {
+    fn get_now_for(&self, id: &OperationId, reader: Reader<'_>) -> Option<Found<Self::Output>> {
         let found = self.get_now(id)?;
-        Some(found.map(|record| readable(record, owner)))
+        Some(found.map(|record| readable(record, reader)))
     }
 
     /// Reports whether the store is as durable as it promises, judged by the settings of
@@ -66,10 +68,10 @@ pub trait Store: Send + Sync + 'static {
     }
 }
 
-/// Returns the record for a reader that acts for `owner`.
-fn readable<T>(record: Option<Record<T>>, owner: Option<&Owner>) -> Option<Record<T>> {
+/// Returns the record for a reader.
+fn readable<T>(record: Option<Record<T>>, reader: Reader<'_>) -> Option<Record<T>> {
     let record = record?;
-    Some(match record.owner() == owner {
+    Some(match record.owner() == reader.owner {
         true => record,
         false => record.without_result(),
     })
@@ -101,8 +103,8 @@ pub trait Watch: Store {
         at_most: Duration,
     ) -> impl Future<Output = Found<Self::Output>> + Send;
 
-    /// Waits as [`changed`](Self::changed) does, for a reader that acts for `owner`. Returns the
-    /// operation as [`get_for`](Store::get_for) does.
+    /// Waits as [`changed`](Self::changed) does, for a reader. Returns the operation as
+    /// [`get_for`](Store::get_for) does.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the store cannot be reached.
@@ -111,9 +113,9 @@ pub trait Watch: Store {
         id: &OperationId,
         since: Version,
         at_most: Duration,
-        owner: Option<&Owner>,
+        reader: Reader<'_>,
     ) -> impl Future<Output = Found<Self::Output>> + Send {
-        async move { Ok(readable(self.changed(id, since, at_most).await?, owner)) }
+        async move { Ok(readable(self.changed(id, since, at_most).await?, reader)) }
     }
 }
 

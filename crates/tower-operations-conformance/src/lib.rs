@@ -30,6 +30,7 @@
 pub mod checker;
 mod create;
 mod expiry;
+mod heads;
 mod holder;
 mod in_place;
 mod keys;
@@ -89,6 +90,7 @@ where
     outside::check(&store).await;
     recorded::check(&store).await;
     reading::check(&*store).await;
+    heads::check(&*store).await;
     racing::check(&store).await;
     let store = Arc::new(make(SHORT).await);
     expiry::check(&store).await;
@@ -107,6 +109,7 @@ where
     let store = Arc::new(make(LONG).await);
     watch::check(&store).await;
     reading::check_waiting(&*store).await;
+    heads::check_waiting(&*store).await;
 }
 
 /// Checks leases, and reclaiming them.
@@ -175,7 +178,9 @@ where
     F: Fn(Duration) -> Fut,
     Fut: Future<Output = R>,
 {
-    list::check(&Arc::new(make(LONG).await)).await;
+    let store = Arc::new(make(LONG).await);
+    list::check(&store).await;
+    heads::check_lists(&*store).await;
     list::check_expiry(&Arc::new(make(SHORT).await)).await;
 }
 

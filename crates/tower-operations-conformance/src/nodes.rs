@@ -9,7 +9,7 @@ use tower_operations::{
     operation::{OperationId, Outcome, Progress, RecordedResponse},
     store::{
         Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
-        LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Purge, Reclaimed, Record,
+        LeaseHandle, List, ListQuery, NewOperation, NodeId, Page, Purge, Reader, Reclaimed, Record,
         Repository, Reservation, Stamp, Store, StoreError, Version, Watch, Written,
     },
 };
@@ -68,12 +68,12 @@ impl<R: Store<Output = RecordedResponse>> Store for Nodes<R> {
         self.next().get_now(id)
     }
 
-    async fn get_for(&self, id: &OperationId, owner: Option<&Owner>) -> FoundByNode {
-        self.next().get_for(id, owner).await
+    async fn get_for(&self, id: &OperationId, reader: Reader<'_>) -> FoundByNode {
+        self.next().get_for(id, reader).await
     }
 
-    fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<FoundByNode> {
-        self.next().get_now_for(id, owner)
+    fn get_now_for(&self, id: &OperationId, reader: Reader<'_>) -> Option<FoundByNode> {
+        self.next().get_now_for(id, reader)
     }
 
     async fn health(&self) -> Result<Health, StoreError> {
@@ -141,9 +141,9 @@ impl<R: Watch<Output = RecordedResponse>> Watch for Nodes<R> {
         id: &OperationId,
         since: Version,
         at_most: Duration,
-        owner: Option<&Owner>,
+        reader: Reader<'_>,
     ) -> FoundByNode {
-        self.next().changed_for(id, since, at_most, owner).await
+        self.next().changed_for(id, since, at_most, reader).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use tower_operations::{
     operation::{OperationId, RecordedResponse},
-    store::{Owner, Repository, Store, Watch},
+    store::{Owner, Reader, Repository, Store, Watch},
 };
 
 use super::subject::{
@@ -48,7 +48,7 @@ where
         let (_, ended) = pending_and_ended(store, owner.clone()).await;
         let (id, since) = (ended.operation().id(), version(&ended).next());
         let what = "a wait for a change that was made before";
-        let wait = store.changed_for(id, since, HELD, owner.as_ref());
+        let wait = store.changed_for(id, since, HELD, Reader::new(owner.as_ref()));
         let found = ok(in_time(5, what, wait).await);
         law!(
             7,
@@ -56,7 +56,7 @@ where
             "its owner waited for {found:?} instead of {ended:?}"
         );
         for other in others {
-            let wait = store.changed_for(id, since, HELD, other.as_ref());
+            let wait = store.changed_for(id, since, HELD, Reader::new(other.as_ref()));
             let found = ok(in_time(5, what, wait).await);
             assert_withheld(found.as_ref(), &ended);
         }
@@ -85,8 +85,9 @@ async fn read_for<R>(store: &R, id: &OperationId, owner: Option<&Owner>) -> Opti
 where
     R: Store<Output = RecordedResponse>,
 {
-    let found = ok(store.get_for(id, owner).await);
-    if let Some(now) = store.get_now_for(id, owner) {
+    let reader = Reader::new(owner);
+    let found = ok(store.get_for(id, reader).await);
+    if let Some(now) = store.get_now_for(id, reader) {
         let now = ok(now);
         law!(
             1,

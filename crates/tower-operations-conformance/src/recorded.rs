@@ -69,8 +69,8 @@ pub(super) fn assert_same(what: &str, response: &RecordedResponse, back: &Record
         7,
         back.body() == response.body(),
         "{what}: {} bytes of body came back as {} others",
-        response.body().len(),
-        back.body().len()
+        response.body_len(),
+        back.body_len()
     );
 }
 

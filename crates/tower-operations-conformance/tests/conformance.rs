@@ -260,6 +260,8 @@ broken! {
     lost_trailers_are_detected: repository, TrailersAreLost, "law 7";
     bodies_converted_to_text_are_detected: repository, BodiesBecomeUtf8, "law 7";
     truncated_bodies_are_detected: repository, BodiesAreCut, "law 7";
+    long_bodies_cut_for_readers_of_short_ones_are_detected: repository, LongBodiesAreCut, "law 7";
+    long_results_hidden_from_readers_of_short_ones_are_detected: repository, LongResultsAreHidden, "law 7";
     rounded_statuses_are_detected: repository, StatusesAreRounded, "law 7";
     lost_problem_extensions_are_detected: repository, ProblemsLoseTheirExtensions, "law 2";
     kinds_derived_from_problems_are_detected: repository, KindsAreReadFromProblems, "law 2";

@@ -33,8 +33,8 @@ impl PostgresEngine {
         if self.count(ask).await? > 0 {
             return Ok(Replaced::Done);
         }
-        let found = self.read(id, CellReader::Store).await?;
-        Ok(found.map_or(Replaced::Gone, Replaced::Found))
+        let found = self.read(id, CellReader::Head).await?;
+        Ok(found.map_or(Replaced::Gone, |cell| Replaced::Found(cell.head)))
     }
 
     async fn insert_with_key(&self, new: &NewCell<'_>) -> StoreResult<Inserted> {
@@ -94,14 +94,16 @@ impl Engine for PostgresEngine {
 
     async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> StoreResult<Option<Cell>> {
         let id = id.to_string();
-        let (is_store, owner) = match reader {
-            CellReader::Store => (true, None),
-            CellReader::Owner(owner) => (false, owner),
+        let (is_store, owner, max_result) = match reader {
+            CellReader::Head => (true, None, -1),
+            CellReader::Store => (true, None, i64::MAX),
+            CellReader::Owner { owner, max_result } => (false, owner, count(max_result)),
         };
         let ask = query(&self.statements.read)
             .bind(&id)
             .bind(is_store)
-            .bind(owner.map(|owner| owner.as_str().as_bytes()));
+            .bind(owner.map(|owner| owner.as_str().as_bytes()))
+            .bind(max_result);
         let row = self.row(ask).await?;
         if row.try_get("is_standby").map_err(store_error)? {
             return Err(Unexpected::Standby.into());

@@ -77,10 +77,9 @@ pub(super) fn cell(row: &PgRow) -> StoreResult<Cell> {
 
 /// Reads a live operation whose lease has expired. Its head may be damaged.
 pub(super) fn abandoned(row: &PgRow) -> StoreResult<LapsedCell> {
-    // The operation is live, so it has no result.
-    let cell = bytes(row, "head").map(|head| Cell::new(head, None));
+    let head = bytes(row, "head");
     let request = optional_bytes(row, "request")?;
-    Ok(LapsedCell::new(name(row)?, cell, request))
+    Ok(LapsedCell::new(name(row)?, head, request))
 }
 
 /// Reads a row of a list; an empty list has a row without a number.

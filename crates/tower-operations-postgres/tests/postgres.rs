@@ -1,7 +1,7 @@
 //! `PostgresStore` on a private server: the laws, crashes, lost connections,
 //! notifications, and the number of statements.
 
-use test_support::{pages, postgres as server, repetition, stranger};
+use test_support::{large_results, pages, postgres as server, repetition, stranger};
 
 #[path = "postgres/batches.rs"]
 mod batches;

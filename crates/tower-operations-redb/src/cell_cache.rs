@@ -71,7 +71,7 @@ impl CellCache {
             Ok(row) => row,
             Err(fault) => return Some(Err(fault)),
         };
-        let is_wanted = row.parts.result && reader.may_read(row.owner);
+        let is_wanted = row.parts.result.is_read_by(reader, row.owner);
         if is_wanted && written.result.is_none() {
             return None;
         }

@@ -17,7 +17,7 @@ use super::{
     desk::{Desk, Holder, text},
     error::RedbFault,
     expiring_map::ExpiringEntry,
-    rows::{CellParts, CellRow, KeyRow, RowBinding, millis},
+    rows::{CellParts, CellRow, KeyRow, ResultPart, RowBinding, millis},
     writer_request::Transaction,
 };
 
@@ -113,7 +113,7 @@ impl InsertCell {
             parts: CellParts {
                 lease: self.lease.is_some(),
                 request: self.request.is_some(),
-                result: false,
+                result: ResultPart::None,
             },
             owner: self.owner(),
             key: self.key.as_ref().map(|key| key.name.as_bytes()),
@@ -214,7 +214,7 @@ impl Transaction for ReplaceCell {
             LeaseChange::Reclaim(_) => lease.as_ref().is_some_and(|lease| lease.is_over(desk.now)),
         };
         if row.stamp != self.expected || !may_be {
-            return Ok(Replaced::Found(desk.cell(id, &row)?));
+            return Ok(Replaced::Found(bytes.slice_ref(row.head)));
         }
 
         let mut parts = row.parts;
@@ -240,10 +240,10 @@ impl Transaction for ReplaceCell {
         }
         match &self.result {
             Some(result) => drop(desk.results.insert(id, &**result)?),
-            None if parts.result => drop(desk.results.remove(id)?),
+            None if parts.result != ResultPart::None => drop(desk.results.remove(id)?),
             None => {}
         }
-        parts.result = self.result.is_some();
+        parts.result = ResultPart::of(self.result.as_deref());
         if row.expires_at != self.expires_at {
             if let Some(at) = row.expires_at {
                 desk.expiry.remove((at, row.number))?;
@@ -283,7 +283,7 @@ impl Transaction for DeleteCell {
         };
         let row = CellRow::decode(&bytes)?;
         if row.stamp != self.expected {
-            return Ok(Replaced::Found(desk.cell(id, &row)?));
+            return Ok(Replaced::Found(bytes.slice_ref(row.head)));
         }
         desk.remove(&self.id, &row)?;
         if let Some(name) = row.key

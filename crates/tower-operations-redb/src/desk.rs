@@ -10,7 +10,7 @@ use std::{
 use ::redb::{ReadableTable, StorageError, Table, Value, WriteTransaction};
 use bytes::Bytes;
 use tower_operations::{
-    engine::{Cell, KeyCell, KeyState},
+    engine::{KeyCell, KeyState},
     operation::OperationId,
     store::{FencingToken, Owner},
 };
@@ -19,7 +19,7 @@ use super::{
     cell_cache::{CellCache, TouchedCells, WrittenCell},
     error::RedbFault,
     expiring_map::{ExpiringEntry, ExpiringMap, until},
-    rows::{CellRow, KeyRow, RowBinding},
+    rows::{CellRow, KeyRow, ResultPart, RowBinding},
     tables::{
         CELLS, EXPIRY, KEY_EXPIRY, KEYS, LEASED, LISTED, META, NEXT_NUMBER, REQUESTS, RESULTS,
     },
@@ -177,15 +177,6 @@ impl<'t> Desk<'t> {
         }
     }
 
-    /// Returns the cell with this row.
-    pub(super) fn cell(&self, id: &[u8], row: &CellRow<'_>) -> Result<Cell, RedbFault> {
-        let result = match row.parts.result {
-            true => copy(self.results.get(id))?.map(Bytes::from),
-            false => None,
-        };
-        Ok(Cell::new(Bytes::copy_from_slice(row.head), result))
-    }
-
     /// Inserts a new cell, which has no result. Returns the row of the cell with this id, if there
     /// is one, and changes nothing then.
     pub(super) fn insert(
@@ -229,7 +220,7 @@ impl<'t> Desk<'t> {
     pub(super) fn remove(&mut self, id: &OperationId, row: &CellRow<'_>) -> Result<(), RedbFault> {
         self.is_changed = true;
         let text = text(id);
-        if row.parts.result {
+        if row.parts.result != ResultPart::None {
             self.results.remove(&*text)?;
         }
         self.end_lease(id, &text, row)?;

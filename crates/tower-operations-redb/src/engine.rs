@@ -19,7 +19,7 @@ use tower_operations::{
         Replaced,
     },
     operation::OperationId,
-    store::{Health, LeaseHandle, Stamp, StoreError, StoreResult},
+    store::{Health, LeaseHandle, Owner, Stamp, StoreError, StoreResult},
 };
 
 use super::{
@@ -174,6 +174,37 @@ impl RedbEngine {
     }
 }
 
+/// A reader that is sent to another thread.
+#[derive(Clone)]
+enum SentReader {
+    Head,
+    Store,
+    Owner(Option<Owner>, usize),
+}
+
+impl From<CellReader<'_>> for SentReader {
+    fn from(reader: CellReader<'_>) -> Self {
+        match reader {
+            CellReader::Head => Self::Head,
+            CellReader::Store => Self::Store,
+            CellReader::Owner { owner, max_result } => Self::Owner(owner.cloned(), max_result),
+        }
+    }
+}
+
+impl SentReader {
+    fn reader(&self) -> CellReader<'_> {
+        match self {
+            Self::Head => CellReader::Head,
+            Self::Store => CellReader::Store,
+            Self::Owner(owner, max_result) => CellReader::Owner {
+                owner: owner.as_ref(),
+                max_result: *max_result,
+            },
+        }
+    }
+}
+
 impl fmt::Debug for RedbEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedbEngine").finish_non_exhaustive()
@@ -190,14 +221,8 @@ impl Engine for RedbEngine {
         if let Some(answer) = self.hot(&*self.slot.read().await, &id, reader) {
             return answer;
         }
-        let asks = match reader {
-            CellReader::Store => None,
-            CellReader::Owner(owner) => Some(owner.cloned()),
-        };
-        let read = move |read: &ReadTransaction| {
-            let asks = asks.as_ref().map(Option::as_ref);
-            reading::cell(read, &id, asks.map_or(CellReader::Store, CellReader::Owner))
-        };
+        let reader = SentReader::from(reader);
+        let read = move |read: &ReadTransaction| reading::cell(read, &id, reader.reader());
         self.look(read).await
     }
 

@@ -292,7 +292,7 @@ fn prepare(database: &Database) -> Result<(), RedbError> {
         });
     }
     if format < KNOWN_FORMAT {
-        migrate(&write)?;
+        migrate(&write, format)?;
         tracing::info!(from = format, to = KNOWN_FORMAT, "file migrated");
     }
     let has_secret = tables.iter().any(|table| table.name() == SECRETS.name());

@@ -153,8 +153,8 @@ fn abandoned(
             }
             let id = text(name);
             // A damaged cell must not block the others.
-            let cell = match reading::cell(read, &id, CellReader::Store) {
-                Ok(Some(cell)) => Ok(cell),
+            let head = match reading::cell(read, &id, CellReader::Head) {
+                Ok(Some(cell)) => Ok(cell.head),
                 Ok(None) => {
                     lost.push(name.clone());
                     Err(RedbFault::Row("lease without a cell").into())
@@ -164,7 +164,7 @@ fn abandoned(
             };
             let request = requests.get(&*id)?;
             let request = request.map(|request| request.value().to_vec().into());
-            abandoned.push(LapsedCell::new(id.into(), cell, request));
+            abandoned.push(LapsedCell::new(id.into(), head, request));
         }
         Ok(abandoned)
     })?;

@@ -10,8 +10,18 @@ use super::{
     tables::{BARE_KEYS, CELLS, FORMAT, KEY_EXPIRY, KEYS, KNOWN_FORMAT, META},
 };
 
-/// Migrates from format 1: files keys under their scoped names.
-pub(super) fn migrate(write: &WriteTransaction) -> Result<(), RedbFault> {
+/// Migrates from this format. Format 1 had keys under their bare names. Format 2 had rows of the
+/// first layout alone, which are read as they are.
+pub(super) fn migrate(write: &WriteTransaction, from: u64) -> Result<(), RedbFault> {
+    if from < 2 {
+        scope_keys(write)?;
+    }
+    write.open_table(META)?.insert(FORMAT, KNOWN_FORMAT)?;
+    Ok(())
+}
+
+/// Files the keys under their scoped names.
+fn scope_keys(write: &WriteTransaction) -> Result<(), RedbFault> {
     {
         let mut bare = write.open_table(BARE_KEYS)?;
         let mut keys = write.open_table(KEYS)?;
@@ -40,7 +50,6 @@ pub(super) fn migrate(write: &WriteTransaction) -> Result<(), RedbFault> {
         }
     }
     write.delete_table(BARE_KEYS)?;
-    write.open_table(META)?.insert(FORMAT, KNOWN_FORMAT)?;
     Ok(())
 }
 

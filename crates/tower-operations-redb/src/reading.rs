@@ -15,7 +15,7 @@ use super::{
 /// The number of entries read before other tasks may run.
 const LOOKED_AT: usize = 256;
 
-/// Returns the cell of an operation, without its result if the reader may not have it.
+/// Returns the cell of an operation, with its result if the reader reads it.
 pub(super) fn cell(
     read: &ReadTransaction,
     id: &[u8],
@@ -25,9 +25,8 @@ pub(super) fn cell(
     let Some(row) = cells.get(id)? else {
         return Ok(None);
     };
-    let mut row = CellRow::decode(row.value())?;
-    row.parts.result &= reader.may_read(row.owner);
-    Ok(Some(cell_of(read, id, &row)?))
+    let row = CellRow::decode(row.value())?;
+    Ok(Some(cell_of(read, id, &row, reader)?))
 }
 
 /// Returns the secret of list cursors.
@@ -37,8 +36,13 @@ pub(super) fn secret(read: &ReadTransaction) -> Result<[u8; 32], RedbFault> {
     secret.ok_or(RedbFault::Row("secret"))
 }
 
-fn cell_of(read: &ReadTransaction, id: &[u8], row: &CellRow<'_>) -> Result<Cell, RedbFault> {
-    let result = match row.parts.result {
+fn cell_of(
+    read: &ReadTransaction,
+    id: &[u8],
+    row: &CellRow<'_>,
+    reader: CellReader<'_>,
+) -> Result<Cell, RedbFault> {
+    let result = match row.parts.result.is_read_by(reader, row.owner) {
         true => read.open_table(RESULTS)?.get(id)?,
         false => None,
     };
@@ -59,6 +63,10 @@ pub(super) fn list(
         None => Included((owner, u64::MAX)),
     };
     let (listed, cells) = (read.open_table(LISTED)?, read.open_table(CELLS)?);
+    let reader = CellReader::Owner {
+        owner: ask.owner,
+        max_result: ask.max_result,
+    };
     let (mut page, mut last) = (Vec::new(), None);
     let mut entries = listed.range((Included((owner, 0)), end))?.rev();
     for entry in entries.by_ref().take(LOOKED_AT) {
@@ -72,7 +80,7 @@ pub(super) fn list(
                     continue;
                 }
                 match bytes < ask.max_bytes {
-                    true => Some(Ok(cell_of(read, id, &row)?)),
+                    true => Some(Ok(cell_of(read, id, &row, reader)?)),
                     false => None,
                 }
             }

@@ -1,11 +1,13 @@
 //! The encoding of cells and keys.
 //!
 //! Numbers are big-endian. An optional text is preceded by its length. The first byte is
-//! the version of the encoding.
+//! the version of the encoding. Version 2 of a row of the table of cells has the length of the
+//! result, after the parts.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tower_operations::{
+    engine::CellReader,
     operation::State,
     store::{FencingToken, Stamp, Version},
 };
@@ -13,6 +15,9 @@ use tower_operations::{
 use super::error::RedbFault;
 
 const LAYOUT: u8 = 1;
+
+/// The layout of a cell with a result of known length.
+const WITH_LENGTH: u8 = 2;
 
 /// Converts a time to milliseconds since 1970, at least 1. No stored time is before 1970.
 pub(super) fn millis(at: SystemTime) -> u64 {
@@ -46,7 +51,35 @@ pub(super) struct CellRow<'a> {
 pub(super) struct CellParts {
     pub(super) lease: bool,
     pub(super) request: bool,
-    pub(super) result: bool,
+    pub(super) result: ResultPart,
+}
+
+/// The result of a cell, which is in another table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum ResultPart {
+    #[default]
+    None,
+    /// The result has this length in bytes.
+    Length(u64),
+    /// An early release wrote the result, and not its length.
+    OfUnknownLength,
+}
+
+impl ResultPart {
+    pub(super) fn of(result: Option<&[u8]>) -> Self {
+        result.map_or(Self::None, |result| Self::Length(result.len() as u64))
+    }
+
+    /// Returns whether a reader reads the result of a cell of this owner. A result of unknown
+    /// length counts as short, since it has to be read to know its length.
+    pub(super) fn is_read_by(self, reader: CellReader<'_>, owner: Option<&[u8]>) -> bool {
+        let length = match self {
+            Self::None => return false,
+            Self::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
+            Self::OfUnknownLength => 0,
+        };
+        reader.reads(owner, length)
+    }
 }
 
 impl<'a> CellRow<'a> {
@@ -60,7 +93,10 @@ impl<'a> CellRow<'a> {
                 + self.key.map_or(0, <[u8]>::len)
                 + self.head.len(),
         );
-        out.push(LAYOUT);
+        out.push(match self.parts.result {
+            ResultPart::Length(_) => WITH_LENGTH,
+            ResultPart::None | ResultPart::OfUnknownLength => LAYOUT,
+        });
         out.extend(self.stamp.version.get().to_be_bytes());
         out.extend(self.stamp.token.get().to_be_bytes());
         out.extend(self.number.to_be_bytes());
@@ -71,7 +107,11 @@ impl<'a> CellRow<'a> {
             request,
             result,
         } = self.parts;
-        out.push(u8::from(lease) | u8::from(request) << 1 | u8::from(result) << 2);
+        let has_result = result != ResultPart::None;
+        out.push(u8::from(lease) | u8::from(request) << 1 | u8::from(has_result) << 2);
+        if let ResultPart::Length(length) = result {
+            out.extend(length.to_be_bytes());
+        }
         put_text(&mut out, self.owner);
         put_text(&mut out, self.key);
         out.extend(self.head);
@@ -79,12 +119,18 @@ impl<'a> CellRow<'a> {
     }
 
     pub(super) fn decode(row: &'a [u8]) -> Result<Self, RedbFault> {
-        let mut row = RowReader::new(row)?;
+        let (layout, mut row) = RowReader::new(row, WITH_LENGTH)?;
         let version = Version::from_number(row.number()?).ok_or(RedbFault::Row("version"))?;
         let token = FencingToken::from_number(row.number()?);
         let (number, expires_at) = (row.number()?, row.moment()?);
         let state = state_of(row.byte()?)?;
         let parts = row.byte()?;
+        let result = match (parts & 4 != 0, layout) {
+            (true, WITH_LENGTH) => ResultPart::Length(row.number()?),
+            (true, _) => ResultPart::OfUnknownLength,
+            (false, WITH_LENGTH) => return Err(RedbFault::Row("result")),
+            (false, _) => ResultPart::None,
+        };
         Ok(Self {
             stamp: Stamp::new(version, token),
             number,
@@ -93,7 +139,7 @@ impl<'a> CellRow<'a> {
             parts: CellParts {
                 lease: parts & 1 != 0,
                 request: parts & 2 != 0,
-                result: parts & 4 != 0,
+                result,
             },
             owner: row.text()?,
             key: row.text()?,
@@ -152,7 +198,7 @@ impl<'a> KeyRow<'a> {
     }
 
     pub(super) fn decode(row: &'a [u8]) -> Result<Self, RedbFault> {
-        let mut row = RowReader::new(row)?;
+        let (_, mut row) = RowReader::new(row, LAYOUT)?;
         let token = FencingToken::from_number(row.number()?);
         let (until, fingerprint, owner) = (row.moment()?, row.array()?, row.text()?);
         let bound = match row.byte()? {
@@ -222,10 +268,11 @@ fn put_text(out: &mut Vec<u8>, text: Option<&[u8]>) {
 struct RowReader<'a>(&'a [u8]);
 
 impl<'a> RowReader<'a> {
-    fn new(row: &'a [u8]) -> Result<Self, RedbFault> {
+    /// Reads the layout, which is at most `latest`.
+    fn new(row: &'a [u8], latest: u8) -> Result<(u8, Self), RedbFault> {
         let mut row = Self(row);
         match row.byte()? {
-            LAYOUT => Ok(row),
+            layout @ LAYOUT.. if layout <= latest => Ok((layout, row)),
             _ => Err(RedbFault::Row("layout")),
         }
     }

@@ -15,7 +15,7 @@ pub(super) const FORMAT: &str = "format";
 pub(super) const NEXT_NUMBER: &str = "next_number";
 
 /// The newest layout that this release knows, and the one that it writes.
-pub(super) const KNOWN_FORMAT: u64 = 2;
+pub(super) const KNOWN_FORMAT: u64 = 3;
 
 /// The [`CellRow`](super::rows::CellRow) of each operation.
 pub(super) const CELLS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("cells");

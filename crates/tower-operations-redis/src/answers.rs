@@ -59,10 +59,6 @@ impl Values {
         text.parse()
             .map_or_else(|_| corrupt("a number"), |number| Ok(Some(number)))
     }
-
-    fn cell(&mut self) -> Read<Cell> {
-        Ok(Cell::new(self.bytes("a record")?, self.optional()?))
-    }
 }
 
 /// Reads a record, and a result if there is one.
@@ -111,12 +107,15 @@ fn key_cell(value: Value) -> Read<KeyCell> {
     Ok(KeyCell::new(fingerprint, state))
 }
 
-/// Reads 1, 0 if there is no cell, or the present cell.
+/// Reads 1, 0 if there is no cell, or the head of the present cell.
 pub(super) fn replaced(value: Value) -> Read<Replaced> {
     match value {
         Value::Int(1) => Ok(Replaced::Done),
         Value::Int(0) => Ok(Replaced::Gone),
-        value => Values::from_value(value)?.cell().map(Replaced::Found),
+        value => {
+            let head = Values(vec![value].into_iter()).bytes("a record")?;
+            Ok(Replaced::Found(head))
+        }
     }
 }
 
@@ -129,8 +128,8 @@ pub(super) fn abandoned(value: Value) -> Read<Vec<LapsedCell>> {
             values.optional()?,
             values.optional()?,
         );
-        let cell = head.map_or_else(|| corrupt("a record"), |head| Ok(Cell::new(head, None)));
-        found.push(LapsedCell::new(id, cell, request));
+        let head = head.map_or_else(|| corrupt("a record"), Ok);
+        found.push(LapsedCell::new(id, head, request));
     }
     Ok(found)
 }

@@ -129,16 +129,21 @@ impl Engine for RedisEngine {
     const KEEPS_EXPIRED: bool = false;
 
     async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> StoreResult<Option<Cell>> {
-        if let CellReader::Owner(owner) = reader {
-            let mut call = self.call(&scripts::READ, &[&self.names.cell(id)]);
-            call.arg(owner.map_or_else(String::new, |owner| format!(" {}", owner.as_str())));
-            return answers::cell(self.look(&scripts::READ, call).await?);
-        }
+        let fields: &[&str] = match reader {
+            CellReader::Head => &["h"],
+            CellReader::Store => &["h", "r"],
+            CellReader::Owner { owner, max_result } => {
+                let mut call = self.call(&scripts::READ, &[&self.names.cell(id)]);
+                let owner = owner.map_or_else(String::new, |owner| format!(" {}", owner.as_str()));
+                call.arg(owner).arg(max_result);
+                return answers::cell(self.look(&scripts::READ, call).await?);
+            }
+        };
         let mut both = Pipeline::new();
         // A write that changes nothing: a server that has become a replica refuses it, so
         // no node reads stale data there.
         both.cmd("PERSIST").arg(self.names.prefix()).ignore();
-        both.cmd("HMGET").arg(self.names.cell(id)).arg(&["h", "r"]);
+        both.cmd("HMGET").arg(self.names.cell(id)).arg(fields);
         let mut answers = self.connections.ask_twice(None, &both).await?;
         answers.pop().map_or(Ok(None), answers::cell)
     }

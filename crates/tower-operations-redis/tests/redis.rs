@@ -4,7 +4,7 @@
 use test_support::pages;
 #[path = "redis/proxy.rs"]
 mod proxy;
-use test_support::{redis as server, repetition, stranger};
+use test_support::{large_results, redis as server, repetition, stranger};
 
 #[path = "redis/ambiguous.rs"]
 mod ambiguous;

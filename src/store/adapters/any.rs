@@ -4,8 +4,8 @@ use crate::{
     operation::{OperationId, Outcome, Payload, Progress, RecordedResponse},
     store::{
         BoxFuture, Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease,
-        LeaseConfig, LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Placed,
-        Purge, Reclaimed, Repository, Reservation, Stamp, Store, StoreError, Version, Watch,
+        LeaseConfig, LeaseHandle, List, ListQuery, NewOperation, NodeId, Page, Placed, Purge,
+        Reader, Reclaimed, Repository, Reservation, Stamp, Store, StoreError, Version, Watch,
         Written, traits::Found,
     },
 };
@@ -59,7 +59,7 @@ macro_rules! powers {
     )* })*) => {
         trait DynStore<T>: Send + Sync + 'static {
             fn get_now(&self, id: &OperationId) -> Option<Found<T>>;
-            fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<T>>;
+            fn get_now_for(&self, id: &OperationId, reader: Reader<'_>) -> Option<Found<T>>;
             fn create_now(&self, new: &NewOperation) -> Option<Placed>;
             fn finish_now(
                 &self,
@@ -85,8 +85,8 @@ macro_rules! powers {
                 Store::get_now(self, id)
             }
 
-            fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<T>> {
-                Store::get_now_for(self, id, owner)
+            fn get_now_for(&self, id: &OperationId, reader: Reader<'_>) -> Option<Found<T>> {
+                Store::get_now_for(self, id, reader)
             }
 
             fn create_now(&self, new: &NewOperation) -> Option<Placed> {
@@ -136,12 +136,12 @@ powers! {
     Store [
         type Output = T;
         fn get_now(&self, id: &OperationId) -> Option<Found<T>> { self.0.get_now(id) }
-        fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<T>> {
-            self.0.get_now_for(id, owner)
+        fn get_now_for(&self, id: &OperationId, reader: Reader<'_>) -> Option<Found<T>> {
+            self.0.get_now_for(id, reader)
         }
     ] {
         fn get<'a>(id: &'a OperationId) -> Found<T>;
-        fn get_for<'a, 'b>(id: &'a OperationId, owner: Option<&'b Owner>) -> Found<T>;
+        fn get_for<'a, 'b>(id: &'a OperationId, reader: Reader<'b>) -> Found<T>;
         fn health() -> Result<Health, StoreError>;
     }
     Repository [
@@ -165,7 +165,7 @@ powers! {
     }
     Watch [] {
         fn changed<'a>(id: &'a OperationId, since: Version, at_most: Duration) -> Found<T>;
-        fn changed_for<'a, 'b>(id: &'a OperationId, since: Version, at_most: Duration, owner: Option<&'b Owner>) -> Found<T>;
+        fn changed_for<'a, 'b>(id: &'a OperationId, since: Version, at_most: Duration, reader: Reader<'b>) -> Found<T>;
     }
     Lease [
         fn released(&self) -> impl Future<Output = ()> + Send { self.0.released() }

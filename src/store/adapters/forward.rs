@@ -13,16 +13,16 @@ macro_rules! forward {
                 self.inner.get_now(id)
             }
 
-            async fn get_for(&self, id: &OperationId, owner: Option<&Owner>) -> Found<R::Output> {
-                self.inner.get_for(id, owner).await
+            async fn get_for(&self, id: &OperationId, reader: Reader<'_>) -> Found<R::Output> {
+                self.inner.get_for(id, reader).await
             }
 
             fn get_now_for(
                 &self,
                 id: &OperationId,
-                owner: Option<&Owner>,
+                reader: Reader<'_>,
             ) -> Option<Found<R::Output>> {
-                self.inner.get_now_for(id, owner)
+                self.inner.get_now_for(id, reader)
             }
 
             async fn health(&self) -> Result<Health, StoreError> {

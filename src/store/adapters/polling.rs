@@ -7,7 +7,7 @@ use crate::{
     operation::{OperationId, Outcome, Progress},
     store::{
         Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
-        LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Placed, Purge, Reclaimed,
+        LeaseHandle, List, ListQuery, NewOperation, NodeId, Page, Placed, Purge, Reader, Reclaimed,
         Repository, Reservation, Stamp, Store, StoreError, Version, Watch, Written, traits::Found,
     },
 };
@@ -60,9 +60,9 @@ impl<R: Store> Watch for Polling<R> {
         id: &OperationId,
         since: Version,
         at_most: Duration,
-        owner: Option<&Owner>,
+        reader: Reader<'_>,
     ) -> Found<R::Output> {
-        let read = || self.inner.get_for(id, owner);
+        let read = || self.inner.get_for(id, reader);
         changed(read, since, at_most, self.interval).await
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     operation::{OperationId, Outcome, Progress},
     store::{
         Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
-        LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Placed, Purge, Reclaimed,
+        LeaseHandle, List, ListQuery, NewOperation, NodeId, Page, Placed, Purge, Reader, Reclaimed,
         Repository, Reservation, Stamp, Store, StoreError, Version, Watch, Written,
         mailbox::Mailboxes, traits::Found,
     },
@@ -110,9 +110,9 @@ impl<R: Watch> Watch for SingleNode<R> {
         id: &OperationId,
         since: Version,
         at_most: Duration,
-        owner: Option<&Owner>,
+        reader: Reader<'_>,
     ) -> Found<R::Output> {
-        self.inner.changed_for(id, since, at_most, owner).await
+        self.inner.changed_for(id, since, at_most, reader).await
     }
 }
 

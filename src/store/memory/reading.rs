@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::{MemoryStore, shard::Tick};
 use crate::{
     operation::{OperationId, Payload},
-    store::{Found, Owner, Record, Store, Version, Watch},
+    store::{Found, Reader, Record, Store, Version, Watch},
 };
 
 impl<T: Payload> MemoryStore<T> {
@@ -15,9 +15,9 @@ impl<T: Payload> MemoryStore<T> {
         self.read_with(id, Record::clone)
     }
 
-    /// Reads the operation for a reader that acts for `owner`.
-    fn read_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Record<T>> {
-        self.read_with(id, |record| match record.owner() == owner {
+    /// Reads the operation for a reader. Its body is in memory anyway.
+    fn read_for(&self, id: &OperationId, reader: Reader<'_>) -> Option<Record<T>> {
+        self.read_with(id, |record| match record.owner() == reader.owner {
             true => record.clone(),
             false => record.without_result(),
         })
@@ -47,12 +47,12 @@ impl<T: Payload> Store for MemoryStore<T> {
         Some(Ok(self.read(id)))
     }
 
-    async fn get_for(&self, id: &OperationId, owner: Option<&Owner>) -> Found<T> {
-        Ok(self.read_for(id, owner))
+    async fn get_for(&self, id: &OperationId, reader: Reader<'_>) -> Found<T> {
+        Ok(self.read_for(id, reader))
     }
 
-    fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<T>> {
-        Some(Ok(self.read_for(id, owner)))
+    fn get_now_for(&self, id: &OperationId, reader: Reader<'_>) -> Option<Found<T>> {
+        Some(Ok(self.read_for(id, reader)))
     }
 }
 

@@ -108,12 +108,11 @@ impl<const POLLS: bool> Engine for SimulatedEngine<POLLS> {
             if is_stale && let Some(before) = &row.before {
                 return Some(before.clone());
             }
-            if is_mixed_up && row.cell.result.is_some() {
-                let result = rows.result_of_another(id);
-                return Some(Cell::new(row.cell.head.clone(), result));
+            let wanted = |result: &Bytes| reader.reads(row.owner.as_ref(), result.len());
+            let mut result = row.cell.result.clone().filter(wanted);
+            if is_mixed_up && let Some(own) = &result {
+                result = rows.result_of_another(id, own.len()).or(result);
             }
-            let may_read = reader.may_read(row.owner.as_ref());
-            let result = row.cell.result.clone().filter(|_| may_read);
             Some(Cell::new(row.cell.head.clone(), result))
         })
         .await

@@ -17,8 +17,8 @@ use tower_operations::{
     MemoryStore, OperationId, Outcome, Progress, RecordedResponse,
     store::{
         Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
-        LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Placed, Reclaimed, Record,
-        Repository, Reservation, Stamp, Store, StoreError, Version, Watch, Written,
+        LeaseHandle, List, ListQuery, NewOperation, NodeId, Page, Placed, Reader, Reclaimed,
+        Record, Repository, Reservation, Stamp, Store, StoreError, Version, Watch, Written,
     },
 };
 
@@ -141,10 +141,10 @@ impl Store for Hooked {
 
     async fn get(&self, id: &OperationId) -> Answer<Option<Stored>> {
         self.whole_reads.fetch_add(1, SeqCst);
-        self.get_for(id, None).await
+        self.get_for(id, Reader::new(None)).await
     }
 
-    async fn get_for(&self, id: &OperationId, _: Option<&Owner>) -> Answer<Option<Stored>> {
+    async fn get_for(&self, id: &OperationId, _: Reader<'_>) -> Answer<Option<Stored>> {
         let get = async {
             match self.has_lost(id) {
                 true => Ok(None),
@@ -256,7 +256,8 @@ impl Watch for Hooked {
         at_most: Duration,
     ) -> Answer<Option<Stored>> {
         self.whole_reads.fetch_add(1, SeqCst);
-        self.changed_for(id, since, at_most, None).await
+        self.changed_for(id, since, at_most, Reader::new(None))
+            .await
     }
 
     async fn changed_for(
@@ -264,7 +265,7 @@ impl Watch for Hooked {
         id: &OperationId,
         since: Version,
         at_most: Duration,
-        _: Option<&Owner>,
+        _: Reader<'_>,
     ) -> Answer<Option<Stored>> {
         self.around(Call::Changed, self.inner.changed(id, since, at_most))
             .await

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod hooked;
+pub mod large_results;
 pub mod operations;
 pub mod pages;
 pub mod postgres;
@@ -17,3 +18,4 @@ pub mod runtime;
 pub mod said;
 pub mod server;
 pub mod stranger;
+pub mod versions;

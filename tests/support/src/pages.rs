@@ -30,7 +30,7 @@ where
             assert!((1..=4).contains(&page.records.len()));
             for record in &page.records {
                 let response = record.operation().response().unwrap();
-                assert_eq!(response.body().len(), RESULT);
+                assert_eq!(response.body_len(), RESULT);
                 listed.push(record.operation().id().clone());
             }
             match page.next {

@@ -22,8 +22,9 @@ use tower_operations::{
     RecordedResponse, Snapshot, State, Status,
     store::{
         Created, Cursor, FencingToken, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
-        LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Placed, Purge, Reclaimed,
-        Record, Repository, Reservation, Stamp, Step, Store, StoreError, Version, Watch, Written,
+        LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Placed, Purge, Reader,
+        Reclaimed, Record, Repository, Reservation, Stamp, Step, Store, StoreError, Version, Watch,
+        Written,
     },
 };
 
@@ -69,6 +70,8 @@ pub(crate) enum Fault {
     TrailersAreLost,
     BodiesBecomeUtf8,
     BodiesAreCut,
+    LongBodiesAreCut,
+    LongResultsAreHidden,
     StatusesAreRounded,
     ProblemsLoseTheirExtensions,
     KindsAreReadFromProblems,
@@ -380,7 +383,7 @@ impl Table {
             Fault::TrailersAreLost => None,
             _ => response.trailers(),
         };
-        let body = response.body_bytes();
+        let body = response.body_bytes().unwrap();
         let body = match fault {
             Fault::BodiesBecomeUtf8 => String::from_utf8_lossy(&body).into_owned().into(),
             Fault::BodiesAreCut => body.slice(..body.len().min(65_535)),
@@ -434,9 +437,10 @@ impl Store for Table {
         })
     }
 
-    async fn get_for(&self, id: &OperationId, owner: Option<&Owner>) -> Result<Option<Stored>> {
+    async fn get_for(&self, id: &OperationId, reader: Reader<'_>) -> Result<Option<Stored>> {
         let found = self.get(id).await?;
-        Ok(found.map(|record| self.redacted(record, owner)))
+        let found = found.map(|record| self.redacted(record, reader.owner));
+        Ok(found.map(|record| self.shortened(record, reader.max_body)))
     }
 }
 
@@ -734,6 +738,30 @@ impl Table {
         let version = record.version().unwrap();
 
         Record::restore(operation, version)
+            .with_owner(record.owner().cloned())
+            .with_holder(record.token(), record.node().cloned())
+            .with_attempts(record.attempts(), record.started_by())
+    }
+
+    /// Returns the record for a reader that needs a body of at most `max_body` bytes.
+    fn shortened(&self, record: Stored, max_body: usize) -> Stored {
+        let response = record.operation().response();
+        let response = response.filter(|response| response.body_len() > max_body);
+        let shortened = match (response, self.fault) {
+            (Some(_), Some(Fault::LongResultsAreHidden)) => None,
+            (Some(response), Some(Fault::LongBodiesAreCut)) => {
+                let body = response.body_bytes().unwrap().slice(..max_body);
+                let mut cut = Response::new(BufferedBody::from(body));
+                *cut.headers_mut() = response.headers();
+                *cut.status_mut() = response.status();
+                Some(RecordedResponse::new(cut))
+            }
+            _ => return record,
+        };
+        let metadata = record.operation().metadata().clone();
+        let snapshot = Snapshot::new(Outcome::Succeeded(shortened).into(), metadata);
+        let operation = Operation::from_parts(record.operation().id().clone(), snapshot);
+        Record::restore(operation, record.version().unwrap())
             .with_owner(record.owner().cloned())
             .with_holder(record.token(), record.node().cloned())
             .with_attempts(record.attempts(), record.started_by())

@@ -26,7 +26,8 @@ impl EngineList for PostgresEngine {
             .bind(words(ask.states))
             .bind(moment(ask.now).exact)
             .bind(count(ask.limit))
-            .bind(count(ask.max_bytes));
+            .bind(count(ask.max_bytes))
+            .bind(count(ask.max_result));
         let mut listed = Vec::new();
         for row in &self.rows(query).await? {
             if row.try_get("is_standby").map_err(store_error)? {

@@ -89,7 +89,7 @@ async fn concurrent_writes_share_a_statement() {
     for (number, (id, _)) in created.iter().enumerate() {
         let record = store.get(id).await.unwrap().unwrap();
         let result = record.operation().result().unwrap();
-        assert_eq!(result.body(), number.to_string().as_bytes());
+        assert_eq!(result.body().unwrap(), number.to_string().as_bytes());
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use test_support::versions::assert_same_version;
 use tokio::task::JoinSet;
 use tower_operations::{
     OperationId, Progress, RecordedResponse,
@@ -48,7 +49,7 @@ impl Observations {
         let before = records
             .entry((id, version))
             .or_insert_with(|| record.clone());
-        assert_eq!(before, record, "the content of a version changed");
+        assert_same_version(before, record);
     }
 
     /// Retries a call until the server answers.

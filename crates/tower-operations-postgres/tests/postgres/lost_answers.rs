@@ -94,9 +94,11 @@ async fn a_repeated_change_is_applied_once() {
         .await
         .unwrap()
     {
-        Written::Done(record) => assert_eq!(record, committed),
+        // The record of a write may lack the body of its result.
+        Written::Done(record) => assert_eq!(record.stamp(), committed.stamp()),
         other => panic!("{other:?}"),
     }
+    assert_eq!(store.get(&id).await.unwrap(), Some(committed.clone()));
 
     proxy.cut_answer_to("DELETE");
     let stamp = committed.stamp().unwrap();

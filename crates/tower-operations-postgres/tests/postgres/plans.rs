@@ -84,7 +84,7 @@ async fn no_statement_reads_the_whole_table() {
     for (sql, arguments, index) in [
         (
             include_str!("../../src/sql/read.sql"),
-            "'live-1'::text, false::boolean, 'owner 7'::bytea",
+            "'live-1'::text, false::boolean, 'owner 7'::bytea, 9::bigint",
             "operations_pkey",
         ),
         (
@@ -94,12 +94,12 @@ async fn no_statement_reads_the_whole_table() {
         ),
         (
             &list,
-            "'owner 7'::bytea, 9000::bigint, null::text[], 0::bigint, 20::bigint, 1000::bigint",
+            "'owner 7'::bytea, 9000::bigint, null::text[], 0::bigint, 20::bigint, 1000::bigint, 9::bigint",
             "operations_by_owner",
         ),
         (
             &unowned,
-            "null::bytea, 9000::bigint, null::text[], 0::bigint, 20::bigint, 1000::bigint",
+            "null::bytea, 9000::bigint, null::text[], 0::bigint, 20::bigint, 1000::bigint, 9::bigint",
             "operations_by_owner",
         ),
         (

@@ -8,7 +8,7 @@ use tower_operations_postgres::PostgresStore;
 
 use crate::{
     common::{pool, success},
-    pages,
+    large_results, pages,
     proxy::Proxy,
     repetition,
     server::Postgres,
@@ -67,4 +67,13 @@ async fn large_results_end_a_page() {
     let proxy = Proxy::before(server.port()).await;
     let store = PostgresStore::connect(pool(proxy.port(), 1)).await.unwrap();
     pages::assert_large_results_end_a_page(store, || proxy.answered()).await;
+}
+
+#[tokio::test]
+async fn polls_and_lists_read_no_large_result() {
+    let server = Postgres::start().await;
+    let proxy = Proxy::before(server.port()).await;
+    let store = PostgresStore::connect(pool(proxy.port(), 1)).await.unwrap();
+    let cost = || (proxy.executed(), proxy.answered());
+    large_results::assert_only_heads_are_read(store, cost).await;
 }

@@ -29,6 +29,7 @@ use crate::{
 
 const FORMAT_1: &str = include_str!("format-1.txt");
 const FORMAT_2: &str = include_str!("format-2.txt");
+const FORMAT_3: &str = include_str!("format-3.txt");
 
 fn id(text: &str) -> OperationId {
     text.parse().unwrap()
@@ -116,7 +117,7 @@ async fn check(engine: &RedbEngine) {
     let [
         LapsedCell {
             id: live,
-            cell: Ok(cell),
+            head: Ok(head),
             request,
             ..
         },
@@ -125,7 +126,7 @@ async fn check(engine: &RedbEngine) {
         panic!("{abandoned:?}");
     };
     assert_eq!(&**live, b"live");
-    assert_eq!(&*cell.head, b"{\"live\"}");
+    assert_eq!(&**head, b"{\"live\"}");
     assert_eq!(request.as_deref(), Some(&b"a request"[..]));
 
     let owner = Owner::new("somebody");
@@ -182,7 +183,7 @@ async fn close(engine: RedbEngine) {
 }
 
 #[tokio::test]
-async fn files_are_written_in_format_2() {
+async fn files_are_written_in_format_3() {
     let disk = Disk::default();
     let opened = engine(&disk).unwrap();
     fill(&opened).await;
@@ -191,23 +192,26 @@ async fn files_are_written_in_format_2() {
         .create_with_backend(disk.clone())
         .unwrap();
     let dump = dump(&database);
-    assert_eq!(dump, FORMAT_2, "it is:\n{dump}");
+    assert_eq!(dump, FORMAT_3, "it is:\n{dump}");
     drop(database);
     let opened = engine(&disk).unwrap();
     check(&opened).await;
 }
 
 #[tokio::test]
-async fn files_of_format_1_are_migrated_to_format_2() {
-    let disk = load(FORMAT_1);
-    close(engine(&disk).unwrap()).await;
-    let database = Database::builder()
-        .create_with_backend(disk.clone())
-        .unwrap();
-    let dump = dump(&database);
-    assert_eq!(dump, FORMAT_2, "it is:\n{dump}");
-    let read = database.begin_read().unwrap();
-    assert!(read.open_table(BARE_KEYS).is_err(), "nothing of it is left");
+async fn files_of_earlier_formats_are_migrated() {
+    let migrated = FORMAT_2.replace("meta format 2", "meta format 3");
+    for format in [FORMAT_1, FORMAT_2] {
+        let disk = load(format);
+        close(engine(&disk).unwrap()).await;
+        let database = Database::builder()
+            .create_with_backend(disk.clone())
+            .unwrap();
+        let dump = dump(&database);
+        assert_eq!(dump, migrated, "it is:\n{dump}");
+        let read = database.begin_read().unwrap();
+        assert!(read.open_table(BARE_KEYS).is_err(), "nothing of it is left");
+    }
 }
 
 #[tokio::test]
@@ -224,8 +228,8 @@ async fn unreadable_keys_do_not_block_the_migration() {
 }
 
 #[tokio::test]
-async fn files_of_formats_1_and_2_are_read() {
-    for format in [FORMAT_1, FORMAT_2] {
+async fn files_of_every_format_are_read() {
+    for format in [FORMAT_1, FORMAT_2, FORMAT_3] {
         check_and_continue(format).await;
     }
 }
@@ -279,7 +283,7 @@ fn foreign_databases_are_refused() {
 
 #[tokio::test]
 async fn rows_of_a_later_layout_are_permanent_errors() {
-    let disk = load(&FORMAT_1.replace(r#"cells "ended" "\x01"#, r#"cells "ended" "\x02"#));
+    let disk = load(&FORMAT_1.replace(r#"cells "ended" "\x01"#, r#"cells "ended" "\x03"#));
     let opened = engine(&disk).unwrap();
     let error = opened
         .read(&id("ended"), CellReader::Store)

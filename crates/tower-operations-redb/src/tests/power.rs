@@ -78,7 +78,7 @@ async fn power_failures_lose_nothing_that_was_answered() {
             let record = store.get(id).await.unwrap().expect("it was answered");
             if record.operation().state() == State::Succeeded {
                 let result = record.operation().result().expect("it has one");
-                assert_eq!(result.body(), text(id).as_bytes());
+                assert_eq!(result.body().unwrap(), text(id).as_bytes());
             }
         }
         for id in &all_finished {

@@ -5,7 +5,8 @@ use std::thread;
 use tower_operations::{
     operation::State,
     store::{
-        IdempotencyKeys, List, ListQuery, Repository, Reservation, Store, Version, Watch, Written,
+        IdempotencyKeys, List, ListQuery, Reader, Repository, Reservation, Store, Version, Watch,
+        Written,
     },
 };
 
@@ -33,9 +34,12 @@ async fn reads_for_other_owners_read_no_byte_of_a_result() {
     let read = async |id: &OperationId, owner: Option<&str>| {
         disk.read();
         let owner = owner.map(Owner::new);
-        store.get_for(id, owner.as_ref()).await.unwrap();
+        store
+            .get_for(id, Reader::new(owner.as_ref()))
+            .await
+            .unwrap();
         let slowly = disk.read();
-        store.get_now_for(id, owner.as_ref());
+        store.get_now_for(id, Reader::new(owner.as_ref()));
         (slowly, disk.read())
     };
     let unknown = OperationId::new();
@@ -84,6 +88,37 @@ async fn repetitions_read_no_byte_of_a_result() {
 }
 
 #[tokio::test]
+async fn lists_and_polls_read_no_byte_of_a_result_that_they_do_not_show() {
+    let disk = Disk::default();
+    let store = open(&disk, NO_CACHE);
+    let mut id = ended(&store).await;
+    for _ in 0..11 {
+        id = ended(&store).await;
+    }
+    let owner = Some(Owner::new("somebody"));
+    let short = Reader::new(owner.as_ref()).with_max_body(LARGE - 1);
+    let query = ListQuery::new(owner.clone(), 100).with_max_body(LARGE - 1);
+    disk.read();
+    let page = store.list(&query).await.unwrap();
+    let listed = disk.read();
+    assert!(
+        page.records.len() == 12 && listed < LARGE / 8,
+        "{listed} bytes"
+    );
+    let found = store.get_for(&id, short).await.unwrap().unwrap();
+    let polled = disk.read();
+    assert!(polled < 64 * 1024, "{polled} bytes");
+    for record in page.records.iter().chain([&found]) {
+        let response = record.operation().response().unwrap();
+        assert_eq!((response.body(), response.body_len()), (None, LARGE));
+    }
+    let whole = Reader::new(owner.as_ref()).with_max_body(LARGE);
+    let found = store.get_for(&id, whole).await.unwrap().unwrap();
+    let body = found.operation().response().unwrap().body().unwrap();
+    assert!(body.len() == LARGE && body.iter().all(|byte| *byte == b'a'));
+}
+
+#[tokio::test]
 async fn pages_end_where_their_results_are_large() {
     let disk = Disk::default();
     let store = open(&disk, NO_CACHE);
@@ -117,10 +152,14 @@ async fn reads_of_the_disk_block_no_thread_of_the_runtime() {
     let this = thread::current().id();
     disk.readers();
     assert!(store.get_now(&id).is_none(), "it is not in memory");
-    assert!(store.get_now_for(&id, owner.as_ref()).is_none());
+    assert!(
+        store
+            .get_now_for(&id, Reader::new(owner.as_ref()))
+            .is_none()
+    );
     assert!(disk.readers().is_empty());
     assert!(store.get(&id).await.unwrap().is_some());
-    store.get_for(&id, None).await.unwrap();
+    store.get_for(&id, Reader::new(None)).await.unwrap();
     store.changed(&id, Version::FIRST, TERM).await.unwrap();
     store.list(&ListQuery::new(owner, 9)).await.unwrap();
     let readers = disk.readers();
@@ -136,7 +175,7 @@ async fn latest_writes_are_read_in_place_unless_they_are_large() {
     let record = created(store.create(leased(&id)).await.unwrap());
     disk.readers();
     let now = |owner| {
-        let found = store.get_now_for(&id, owner)?;
+        let found = store.get_now_for(&id, Reader::new(owner))?;
         Some(found.unwrap().expect("it is there"))
     };
     assert_eq!(now(Some(&owner)).as_ref(), Some(&record));
@@ -156,8 +195,13 @@ async fn latest_writes_are_read_in_place_unless_they_are_large() {
 
     let id = ended(&store).await;
     assert!(store.get_now(&id).is_none());
-    let foreign = store.get_now_for(&id, Some(&other));
+    let foreign = store.get_now_for(&id, Reader::new(Some(&other)));
     assert!(foreign.is_some(), "its head is in memory");
     store.close().await.unwrap();
-    assert!(store.get_now_for(&id, Some(&other)).unwrap().is_err());
+    assert!(
+        store
+            .get_now_for(&id, Reader::new(Some(&other)))
+            .unwrap()
+            .is_err()
+    );
 }

@@ -165,7 +165,7 @@ async fn check_whole(store: &RedbStore) -> HashSet<OperationId> {
             let found = store.get(operation.id()).await.unwrap();
             assert_eq!(found.as_ref(), Some(record));
             if let Some(result) = operation.result() {
-                assert_eq!(result.body(), text(operation.id()).as_bytes());
+                assert_eq!(result.body().unwrap(), text(operation.id()).as_bytes());
             }
             let has_result = operation.result().is_some();
             assert_eq!(has_result, operation.state() == State::Succeeded);

@@ -29,6 +29,7 @@ impl EngineList for RedisEngine {
             call.arg(limit).arg(limit.clamp(16, LOOKED_AT));
             let bytes: usize = found.iter().map(ListedCell::result_bytes).sum();
             call.arg(ask.max_bytes.saturating_sub(bytes));
+            call.arg(ask.max_result);
             let answer = self.look(&scripts::LIST, call).await?;
             let (more, next) = answers::listed(answer)?;
             found.extend(more);

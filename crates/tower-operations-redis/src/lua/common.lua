@@ -41,6 +41,13 @@ local function values(key, ...)
   return found.err and {} or found, found.err
 end
 
+-- The result of a cell, if there is one of at most `longest` bytes.
+local function result_of(cell, longest)
+  local length = redis.call('HSTRLEN', cell, 'r')
+  if length == 0 or length > longest then return false end
+  return redis.call('HGET', cell, 'r')
+end
+
 -- The key of this name, if it is bound to this operation.
 local function bound(name, id)
   if not name then return nil end

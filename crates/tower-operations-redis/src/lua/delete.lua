@@ -3,9 +3,9 @@
 -- server removes it or ''.
 local id = ARGV[2]
 writable()
-local was = redis.call('HMGET', KEYS[1], 'v', 't', 'k', 'h', 'r')
+local was = redis.call('HMGET', KEYS[1], 'v', 't', 'k', 'h')
 if not was[1] then return 0 end
-if was[1] ~= ARGV[3] or was[2] ~= ARGV[4] then return { was[4], was[5] } end
+if was[1] ~= ARGV[3] or was[2] ~= ARGV[4] then return was[4] end
 local key = bound(was[3], id)
 if key then
   redis.call('HSET', key, 'c', 'remains', 'd', ARGV[5])

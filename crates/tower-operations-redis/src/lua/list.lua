@@ -1,6 +1,6 @@
 -- KEYS: list. ARGV: prefix, the number before which, or '+inf', now, the states with a
 -- comma around each, or '' for all, limit, how many to look at, the bytes of results that
--- end it. Answers the number to go on before, if there may be more, then number, id, record
+-- end it, the bytes up to which a result is read. Answers the number to go on before, if there may be more, then number, id, record
 -- and result each; no record, if something else is in its place; a number alone where the
 -- results have so many bytes already.
 writable()
@@ -9,6 +9,7 @@ local function is_asked_for(state)
   return states == '' or (state and string.find(states, ',' .. state .. ',', 1, true))
 end
 local limit, most, max_bytes = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local max_result = tonumber(ARGV[8])
 local numbers =
   redis.call('ZREVRANGEBYSCORE', KEYS[1], before, '-inf', 'WITHSCORES', 'LIMIT', 0, most)
 local found, full, bytes = { false }, false, 0
@@ -27,11 +28,12 @@ for i = 1, #numbers, 2 do
       full = true
       break
     end
-    local cell = values(cell_of(id), 'h', 'r')
+    local cell = values(cell_of(id), 'h')
+    local result = not is_foreign and result_of(cell_of(id), max_result)
     found[#found + 1] = id
     found[#found + 1] = cell[1] or false
-    found[#found + 1] = cell[2] or false
-    bytes = bytes + (cell[2] and #cell[2] or 0)
+    found[#found + 1] = result
+    bytes = bytes + (result and #result or 0)
     if #found > 4 * limit then
       full = true
       break

@@ -17,7 +17,7 @@ if matches and if_over ~= '' then
   matches = over and tonumber(over) <= now
 end
 writable()
-if not matches then return redis.call('HMGET', KEYS[1], 'h', 'r') end
+if not matches then return redis.call('HGET', KEYS[1], 'h') end
 redis.call('HSET', KEYS[1], unpack(ARGV, 10))
 if expires ~= '' then
   redis.call('HDEL', KEYS[1], 'q')

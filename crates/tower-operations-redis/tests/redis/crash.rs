@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use test_support::versions::assert_same_version;
 use tokio::{
     task::{JoinHandle, JoinSet},
     time::sleep,
@@ -35,7 +36,7 @@ impl Log {
         let first = versions
             .entry((id, version))
             .or_insert_with(|| record.clone());
-        assert_eq!(first, record, "version {version} has two contents");
+        assert_same_version(first, record);
     }
 }
 

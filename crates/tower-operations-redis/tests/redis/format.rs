@@ -191,7 +191,7 @@ async fn read_and_write(format: &str) {
     let Some(result) = ended.operation().result() else {
         panic!("{ended:?}");
     };
-    assert_eq!(result.body(), b"the result");
+    assert_eq!(result.body().unwrap(), b"the result");
     assert!(store.get(&id("gone")).await.unwrap().is_none());
 
     let listed = store.list(&ListQuery::new(owner(), 10)).await.unwrap();
@@ -222,7 +222,7 @@ async fn read_and_write(format: &str) {
     let Reservation::Answered(answer) = answered else {
         panic!("{answered:?}");
     };
-    assert_eq!(answer.body(), b"no");
+    assert_eq!(answer.body().unwrap(), b"no");
     let reserved = reserve_key(owned("reserved")).await;
     assert!(matches!(reserved, Reservation::InProgress), "{reserved:?}");
     let token = FencingToken::from_number(77);

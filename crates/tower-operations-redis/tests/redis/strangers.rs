@@ -2,7 +2,7 @@
 
 use tower_operations_redis::RedisStore;
 
-use super::{pages, proxy::Proxy, repetition, server::Redis, stranger};
+use super::{large_results, pages, proxy::Proxy, repetition, server::Redis, stranger};
 
 #[tokio::test]
 async fn a_foreign_operation_costs_as_much_as_an_unknown_id() {
@@ -28,4 +28,13 @@ async fn large_results_end_a_page() {
     let proxy = Proxy::to(&redis).await;
     let store = RedisStore::connect(&proxy.url()).await.unwrap();
     pages::assert_large_results_end_a_page(store, || proxy.answered()).await;
+}
+
+#[tokio::test]
+async fn polls_and_lists_read_no_large_result() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::to(&redis).await;
+    let store = RedisStore::connect(&proxy.url()).await.unwrap();
+    let cost = || (proxy.trips(), proxy.answered());
+    large_results::assert_only_heads_are_read(store, cost).await;
 }

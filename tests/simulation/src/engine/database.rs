@@ -202,7 +202,7 @@ impl Rows {
             || self.bug.is(Mutant::FencingOff)
             || is_claim && self.bug.is(Mutant::ClaimedTwice);
         if !is_expected || (needs_lapse(next.lease) && !row.has_lapsed(lapsed_by)) {
-            return Replaced::Found(row.cell.clone());
+            return Replaced::Found(row.cell.head.clone());
         }
         if self.bug.shows(Mutant::ChangeLost, 100) {
             return Replaced::Done;
@@ -246,7 +246,7 @@ impl Rows {
             return Replaced::Gone;
         };
         if row.stamp != expected {
-            return Replaced::Found(row.cell.clone());
+            return Replaced::Found(row.cell.head.clone());
         }
         self.invariants.deleted(id, row.expires_at.is_some());
         let key = row.key.clone();
@@ -282,12 +282,13 @@ impl Rows {
         self.rows.get_mut(id)
     }
 
-    /// Returns the result of another operation.
-    pub(super) fn result_of_another(&self, id: &OperationId) -> Option<Bytes> {
+    /// Returns a result of this length of another operation.
+    pub(super) fn result_of_another(&self, id: &OperationId, length: usize) -> Option<Bytes> {
         let ended = self.ended.iter().map(|(_, id)| id);
         ended
             .filter(|other| *other != id)
-            .find_map(|other| self.rows.get(other)?.cell.result.clone())
+            .filter_map(|other| self.rows.get(other)?.cell.result.clone())
+            .find(|result| result.len() == length)
     }
 
     fn check_expiry(&mut self, id: &OperationId) {

@@ -85,7 +85,7 @@ impl Rows {
         lapsed.sort_by_key(|(_, row)| row.lease.map(|lease| lease.until));
         let cells = lapsed.into_iter().take(limit).map(|(id, row)| {
             let id = id.to_string().into();
-            LapsedCell::new(id, Ok(row.cell.clone()), row.request.clone())
+            LapsedCell::new(id, Ok(row.cell.head.clone()), row.request.clone())
         });
         cells.collect()
     }

@@ -1,7 +1,7 @@
 //! Lists of operations.
 
 use tower_operations::{
-    engine::{CellQuery, EngineList, ListedCell},
+    engine::{Cell, CellQuery, EngineList, ListedCell},
     store::StoreResult,
 };
 
@@ -31,7 +31,11 @@ impl Rows {
             {
                 continue;
             }
-            let cell = (bytes < query.max_bytes).then(|| Ok(row.cell.clone()));
+            let cell = (bytes < query.max_bytes).then(|| {
+                let result = row.cell.result.clone();
+                let result = result.filter(|result| result.len() <= query.max_result);
+                Ok(Cell::new(row.cell.head.clone(), result))
+            });
             let entry = ListedCell::new(*number, id.to_string().into(), cell);
             bytes += entry.result_bytes();
             listed.push(entry);

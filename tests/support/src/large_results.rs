@@ -1,0 +1,90 @@
+//! Requests of the owner of large results, and their cost to the store.
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use tower::ServiceExt;
+use tower_operations::{
+    BufferedBody, OperationId, Operations, Outcome, RecordedResponse,
+    dialect::{DurableFunctions, Google, Plain},
+    store::{Created, List, NewOperation, Repository, Watch, Written},
+};
+
+const LARGE: usize = 8 * 1024 * 1024;
+
+const OPERATIONS: usize = 12;
+
+/// Larger than the answer of a store that reads heads alone, and much smaller than a result.
+const HEADS: usize = 64 * 1024;
+
+/// Asserts that lists and polls of operations with large results read only heads, and that a
+/// request for a result reads it. `cost` returns the calls since its last use and the number of
+/// bytes read.
+pub async fn assert_only_heads_are_read<R, C>(store: R, mut cost: impl FnMut() -> (Vec<C>, usize))
+where
+    R: Repository<Output = RecordedResponse> + Watch + List + Clone,
+    C: std::fmt::Debug,
+{
+    let small = create_ended(&store, 100).await;
+    let mut large = small.clone();
+    for _ in 0..OPERATIONS {
+        large = create_ended(&store, LARGE).await;
+    }
+    let operations = Operations::new(store.clone());
+    macro_rules! assert_heads {
+        ($dialect:expr) => {
+            let polls = operations.clone().dialect($dialect).poll_service();
+            let polls = polls.listing();
+            for path in ["/".to_owned(), format!("/{large}")] {
+                cost();
+                let request = Request::get(&*path).body(()).unwrap();
+                let response = polls.clone().oneshot(request).await.unwrap();
+                assert_eq!(response.status(), StatusCode::OK, "{path}");
+                let body = response.into_body().collect().await.unwrap().to_bytes();
+                let (calls, bytes) = cost();
+                assert!(bytes < HEADS && body.len() < HEADS, "{path}: {bytes} bytes");
+                assert!(calls.len() <= 1, "{path}: {calls:?}");
+            }
+        };
+    }
+    assert_heads!(Plain::default());
+    assert_heads!(Google::default());
+    assert_heads!(DurableFunctions::default());
+
+    let polls = operations.poll_service();
+    for (path, length, reads) in [
+        (format!("/{large}?wait=1"), None, HEADS),
+        (format!("/{large}/events"), None, HEADS),
+        (format!("/{small}"), None, HEADS),
+        (format!("/{small}/result"), Some(100), HEADS),
+        (format!("/{large}/result"), Some(LARGE), 2 * LARGE),
+    ] {
+        cost();
+        let request = Request::get(&*path).body(()).unwrap();
+        let response = polls.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let (calls, bytes) = cost();
+        assert!(bytes < reads, "{path}: {bytes} bytes");
+        assert!(calls.len() <= 1, "{path}: {calls:?}");
+        if let Some(length) = length {
+            assert_eq!(body, vec![b'a'; length], "{path}");
+        }
+    }
+}
+
+async fn create_ended<R>(store: &R, length: usize) -> OperationId
+where
+    R: Repository<Output = RecordedResponse>,
+{
+    let id = OperationId::new();
+    let new = NewOperation::new(id.clone());
+    let Created::New(record) = store.create(new).await.unwrap() else {
+        panic!("the id is new");
+    };
+    let body = BufferedBody::from(Bytes::from(vec![b'a'; length]));
+    let outcome = Outcome::Succeeded(Some(RecordedResponse::new(Response::new(body))));
+    let finished = store.finish(&id, record.token(), outcome, None).await;
+    assert!(matches!(finished.unwrap(), Written::Done(_)));
+    id
+}
