@@ -598,19 +598,28 @@ async fn a_page_with_large_results_ends_early() {
         assert!(matches!(finished.unwrap(), Written::Done(_)));
         ids.insert(0, id.to_string());
     }
-    let polls = PollService::new(store).listing();
-    let (mut listed, mut uri) = (Vec::new(), "/?limit=40".to_owned());
+    // This dialect embeds results in its lists.
+    let google = Operations::new(store.clone()).dialect(Google::default());
+    let polls = google.poll_service().listing();
+    let (mut listed, mut uri) = (0, "/?pageSize=40".to_owned());
     loop {
         let page = Answer::fetch(&polls, Request::get(&uri)).await;
+        let length = page.json()["operations"].as_array().unwrap().len();
         // The operation that reaches one mebibyte is the last of its page.
-        assert!(page.ids().len() <= 18, "{} operations", page.ids().len());
-        listed.extend(page.ids());
-        match page.json()["next"].as_str() {
-            Some(next) => uri = format!("/?limit=40&cursor={next}"),
+        assert!(length <= 18, "{length} operations");
+        listed += length;
+        match cursor_in(&page) {
+            Some(next) => uri = format!("/?pageSize=40&pageToken={next}"),
             None => break,
         }
     }
-    assert_eq!(listed, ids);
+    assert_eq!(listed, ids.len());
+
+    // This dialect shows no results there, so that they end no page.
+    let polls = PollService::new(store).listing();
+    let page = Answer::fetch(&polls, Request::get("/?limit=40")).await;
+    assert_eq!(page.ids(), ids);
+    assert_eq!(page.json().get("next"), None);
 }
 
 /// Returns the cursor of the next page, in the form that requests use.

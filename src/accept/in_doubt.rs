@@ -13,7 +13,7 @@ use crate::{
     environment,
     operation::RecordedResponse,
     run::{Handler, Readiness, RunContext, Runtime, afterwards, retry_until_certain},
-    store::{Lease, LeaseHandle, Record, StoreError},
+    store::{Lease, LeaseHandle, Reader, Record, StoreError},
 };
 
 impl<S, R> Submission<S, R>
@@ -89,7 +89,8 @@ where
     let begun = Instant::now();
     loop {
         let id = &creation.new.id;
-        let found = retry_until_certain(node, Some(id), || node.store.get(id));
+        let reader = Reader::new(creation.new.owner.as_ref()).with_max_body(0);
+        let found = retry_until_certain(node, Some(id), || node.store.get_for(id, reader));
         match found.await? {
             Some(record) if record.is_held_by(creation.new.token) => {
                 let is_held = renew(node, creation).await?;

@@ -104,6 +104,12 @@ pub trait Dialect: std::fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Returns whether a [page](Self::list) shows results, up to the limit of its contexts. The
+    /// store then reads their bodies. The default is true.
+    fn lists_results(&self) -> bool {
+        true
+    }
+
     /// Returns a page of operations, newest first. The default is the format of [`Plain`].
     fn list(&self, page: &ListPage<'_>) -> Answer {
         Plain::default().list(page)
@@ -161,6 +167,10 @@ impl<D: Dialect + ?Sized> Dialect for Arc<D> {
 
     fn needs_preference(&self) -> bool {
         (**self).needs_preference()
+    }
+
+    fn lists_results(&self) -> bool {
+        (**self).lists_results()
     }
 
     fn list(&self, page: &ListPage<'_>) -> Answer {

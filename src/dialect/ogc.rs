@@ -194,6 +194,10 @@ impl Dialect for Ogc {
             .private()
     }
 
+    fn lists_results(&self) -> bool {
+        false
+    }
+
     fn list(&self, page: &ListPage<'_>) -> Answer {
         let next = page.next.map(|cursor| {
             let listing = page.params;

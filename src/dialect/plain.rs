@@ -185,6 +185,10 @@ impl Dialect for Plain {
         empty(StatusCode::NO_CONTENT)
     }
 
+    fn lists_results(&self) -> bool {
+        false
+    }
+
     /// Returns `{"operations":[…],"next":"…"}`, with a `Link` to the next page (RFC 8288), which
     /// is relative to this page.
     fn list(&self, page: &ListPage<'_>) -> Answer {

@@ -144,9 +144,12 @@ impl Replay {
     /// Returns the recorded response without the fields that are not replayed, and with
     /// `Cache-Control: private, no-store` and `X-Content-Type-Options: nosniff`. A response
     /// that is not final, with a status outside 200 to 599, is sent as 500. A status that
-    /// has no content (204, 205 and 304) is sent without the recorded body. A response whose body
-    /// was not read has an empty one; the [`PollService`](crate::PollService) then reads the body
-    /// and asks its dialect for the response again.
+    /// has no content (204, 205 and 304) is sent without the recorded body.
+    ///
+    /// A response whose [body was not read](RecordedResponse::body) has an empty one, and an
+    /// extension by which the [`PollService`](crate::PollService) notices. The service then reads the
+    /// body and asks its dialect for the response again. So return this response, or keep its
+    /// extensions.
     #[must_use]
     pub fn response(&self, recorded: &RecordedResponse) -> Response<BufferedBody> {
         let mut response = recorded.replayed();
@@ -174,7 +177,10 @@ impl Replay {
         headers.insert(CACHE_CONTROL, PRIVATE);
         // Without this field, browsers would guess the type of content that users wrote.
         headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-        if let Some(change) = &self.change {
+        // Without its body, the response is only a step to the one that is sent.
+        if let Some(change) = &self.change
+            && is_read
+        {
             change(recorded, headers);
         }
         response

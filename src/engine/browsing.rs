@@ -1,12 +1,12 @@
 //! Lists operations, and deletes expired ones.
 
 use super::{
-    CellQuery, CellReader, Engine, EngineList, EngineStore, ListedCell,
-    reading::{max_result, readable},
+    Cell, CellQuery, CellReader, Engine, EngineList, EngineStore, ListedCell,
+    reading::{Presented, log_unreadable, max_result, readable},
 };
 use crate::{
     operation::Stored,
-    store::{List, ListQuery, Page, Purge, StoreError},
+    store::{Found, List, ListQuery, Page, Purge, StoreError, StoreResult},
 };
 
 impl<E: EngineList, T: Stored> List for EngineStore<E, T> {
@@ -31,20 +31,45 @@ impl<E: EngineList, T: Stored> List for EngineStore<E, T> {
             Some(number) => Some(self.sealed(query, number).await?),
             None => None,
         };
+        let reader = CellReader::Owner {
+            owner: ask.owner,
+            max_result: ask.max_result,
+        };
         let mut records = Vec::with_capacity(found.len());
         for ListedCell { id, cell, .. } in found {
-            let Some((record, is_whole)) = cell.and_then(|cell| readable(&id, cell)) else {
-                continue;
-            };
-            match is_whole || ask.max_result == usize::MAX {
-                true => records.push(record),
-                false => records.extend(
-                    self.read(record.operation().id(), CellReader::Store)
-                        .await?,
-                ),
+            match self.listed(&id, cell, reader).await {
+                Ok(record) => records.extend(record),
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) => log_unreadable(&id, &error),
             }
         }
         Ok(Page { records, next })
+    }
+}
+
+impl<E: Engine, T: Stored> EngineStore<E, T> {
+    /// Returns the record in a listed cell, as the reader may see it.
+    async fn listed(
+        &self,
+        id: &[u8],
+        cell: Option<StoreResult<Cell>>,
+        reader: CellReader<'_>,
+    ) -> Found<T> {
+        let Some(decoded) = cell.and_then(|cell| readable::<T>(id, cell)) else {
+            return Ok(None);
+        };
+        let (id, stamp) = (
+            decoded.record.operation().id().clone(),
+            decoded.record.stamp(),
+        );
+        match self.presented(Some(decoded), reader)? {
+            Presented::Record(record) => Ok(record),
+            Presented::NeedsResult => {
+                // The operation may have been deleted since, and its id used again.
+                let whole = self.read_whole(&id, reader).await?;
+                Ok(whole.filter(|record| record.stamp() == stamp))
+            }
+        }
     }
 }
 

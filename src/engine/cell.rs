@@ -44,6 +44,15 @@ impl<'a> CellReader<'a> {
         }
     }
 
+    /// Returns the length in bytes up to which results are read.
+    pub(super) fn max_result(self) -> usize {
+        match self {
+            Self::Head => 0,
+            Self::Store => usize::MAX,
+            Self::Owner { max_result, .. } => max_result,
+        }
+    }
+
     /// Returns the reader of results of any length on behalf of the same owner.
     pub(super) fn of_all_results(self) -> Self {
         match self {

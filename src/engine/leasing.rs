@@ -7,7 +7,9 @@ use tokio::time::Instant;
 
 use super::{
     Cell, Engine, EngineShared, EngineStore, LapsedCell, LeaseChange, Notice, ReclaimFilter,
-    join_all::join_all, reading::readable, record_head,
+    join_all::join_all,
+    reading::readable,
+    record_head::{self, Decoded},
 };
 use crate::{
     operation::{OperationId, Stored},
@@ -123,7 +125,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
     ) -> Result<ReclaimAttempt<T>, StoreError> {
         let is_newer = matches!(&head, Ok(head) if record_head::is_newer(head));
         let cell = head.map(|head| Cell::new(head, None));
-        let Some((record, _)) = readable::<T>(&id, cell) else {
+        let Some(Decoded { record, .. }) = readable::<T>(&id, cell) else {
             return Ok(match is_newer {
                 true => ReclaimAttempt::Newer,
                 false => ReclaimAttempt::Unfit(id),

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Cell, CellReader, Engine, EngineStore, record_head};
+use super::{
+    Cell, CellReader, Engine, EngineStore,
+    record_head::{self, Decoded},
+};
 use crate::{
     operation::{OperationId, Stored},
     store::{Found, Health, Reader, Record, Store, StoreError, StoreResult, Version, Watch},
@@ -12,50 +15,63 @@ use crate::{
 
 impl<E: Engine, T: Stored> EngineStore<E, T> {
     pub(super) async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> Found<T> {
-        let engine = &self.shared.engine;
-        let presented = self.presented(engine.read(id, reader).await?, reader)?;
-        match presented {
+        let cell = self.shared.engine.read(id, reader).await?;
+        let decoded = cell.map(record_head::decode_part).transpose()?;
+        match self.presented(decoded, reader)? {
             Presented::Record(record) => Ok(record),
-            Presented::NeedsResult => {
-                let reader = reader.of_all_results();
-                let cell = engine.read(id, reader).await?;
-                let record = cell.map(Cell::decode).transpose()?;
-                Ok(record.filter(|record| !self.is_expired(record)))
-            }
+            Presented::NeedsResult => self.read_whole(id, reader).await,
         }
     }
 
     fn read_now(&self, id: &OperationId, reader: CellReader<'_>) -> Option<Found<T>> {
-        let cell = self.shared.engine.read_now(id, reader)?;
-        match cell.and_then(|cell| self.presented(cell, reader)) {
+        let cell = match self.shared.engine.read_now(id, reader)? {
+            Ok(cell) => cell.map(record_head::decode_part).transpose(),
+            Err(error) => Err(error),
+        };
+        match cell.and_then(|decoded| self.presented(decoded, reader)) {
             Ok(Presented::Record(record)) => Some(Ok(record)),
             Ok(Presented::NeedsResult) => None,
             Err(error) => Some(Err(error)),
         }
     }
 
-    /// Returns the record in a cell as the reader may see it, unless it has expired.
-    fn presented(&self, cell: Option<Cell>, reader: CellReader<'_>) -> StoreResult<Presented<T>> {
-        let Some(cell) = cell else {
+    /// Reads an operation whose response an early release stored as a whole. The body stays with
+    /// the record only as far as the reader needs it.
+    pub(super) async fn read_whole(&self, id: &OperationId, reader: CellReader<'_>) -> Found<T> {
+        let whole = reader.of_all_results();
+        let cell = self.shared.engine.read(id, whole).await?;
+        let decode = |cell| record_head::decode_up_to(cell, reader.max_result());
+        let decoded = cell.map(decode).transpose()?;
+        match self.presented(decoded, whole)? {
+            Presented::Record(record) => Ok(record),
+            // Every result was asked for.
+            Presented::NeedsResult => Ok(None),
+        }
+    }
+
+    /// Returns a decoded record as the reader may see it, unless it has expired.
+    pub(super) fn presented(
+        &self,
+        decoded: Option<Decoded<T>>,
+        reader: CellReader<'_>,
+    ) -> StoreResult<Presented<T>> {
+        let decoded = decoded.filter(|decoded| !self.is_expired(&decoded.record));
+        let Some(Decoded { record, is_whole }) = decoded else {
             return Ok(Presented::Record(None));
         };
-        let (record, is_whole) = record_head::decode_part(cell)?;
-        if self.is_expired(&record) {
-            return Ok(Presented::Record(None));
-        }
-        let max_body = match reader {
+        match reader {
             CellReader::Head => return Ok(Presented::Record(Some(record))),
-            CellReader::Store => usize::MAX,
             CellReader::Owner { owner, .. } if record.owner() != owner => {
                 return Ok(Presented::Record(Some(record.without_result())));
             }
-            CellReader::Owner { max_result, .. } => max_result,
-        };
-        if !is_whole && max_body < usize::MAX {
+            CellReader::Owner { .. } | CellReader::Store => {}
+        }
+        if !is_whole && reader.max_result() < usize::MAX {
             return Ok(Presented::NeedsResult);
         }
         match record_head::missing_body(&record) {
-            Some(length) if length <= max_body => {
+            // After a read as a whole, a long body was removed on purpose.
+            Some(length) if length <= reader.max_result() && is_whole => {
                 let id = record.operation().id();
                 Err(StoreError::refused(format!(
                     "the body of the result of {id} is missing"
@@ -116,8 +132,8 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
     }
 }
 
-/// A cell as a reader sees it.
-enum Presented<T> {
+/// A record as a reader sees it.
+pub(super) enum Presented<T> {
     Record(Option<Record<T>>),
     /// An early release stored the response as a whole, and it was not read.
     NeedsResult,
@@ -132,26 +148,22 @@ pub(super) fn max_result<T: Stored>(max_body: usize) -> usize {
     }
 }
 
-/// Returns the record in a cell that was found among others, and whether its result, if there is
-/// one, is part of it. A record that cannot be read is logged, and does not prevent reading the
-/// others.
-pub(super) fn readable<T: Stored>(
-    id: &[u8],
-    cell: Result<Cell, StoreError>,
-) -> Option<(Record<T>, bool)> {
-    let record = cell.and_then(record_head::decode_part).and_then(
-        |(record, is_whole): (Record<T>, bool)| match record.operation().id().to_string().as_bytes()
-            == id
-        {
-            true => Ok((record, is_whole)),
+/// Decodes a cell that was found among others. A record that cannot be read is logged, and does not
+/// prevent reading the others.
+pub(super) fn readable<T: Stored>(id: &[u8], cell: StoreResult<Cell>) -> Option<Decoded<T>> {
+    let decoded = cell.and_then(record_head::decode_part);
+    let decoded = decoded.and_then(|decoded: Decoded<T>| {
+        match decoded.record.operation().id().to_string().as_bytes() == id {
+            true => Ok(decoded),
             false => Err(StoreError::refused("a record of another operation")),
-        },
-    );
-    let unreadable = |error: &StoreError| {
-        let id = String::from_utf8_lossy(id);
-        tracing::error!(%id, error = error.report(), "record not read");
-    };
-    record.inspect_err(unreadable).ok()
+        }
+    });
+    decoded.inspect_err(|error| log_unreadable(id, error)).ok()
+}
+
+pub(super) fn log_unreadable(id: &[u8], error: &StoreError) {
+    let id = String::from_utf8_lossy(id);
+    tracing::error!(%id, error = error.report(), "record not read");
 }
 
 /// The time by which a wait may take longer because of the engine.

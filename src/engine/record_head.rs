@@ -153,20 +153,40 @@ pub(super) fn result<T: Stored>(record: &Record<T>) -> Result<Option<Bytes>, Sto
     bytes.map_err(StoreError::Refused)
 }
 
-/// Returns the record in a cell that was read as a whole.
-pub(crate) fn decode<T: Stored>(cell: Cell) -> Result<Record<T>, StoreError> {
-    decode_part(cell).map(|(record, _)| record)
+/// A record that was decoded.
+pub(super) struct Decoded<T> {
+    pub(super) record: Record<T>,
+    /// Whether a result, or its head, is part of the record if there is one. It is not if an early
+    /// release stored a response as a whole, which was not read.
+    pub(super) is_whole: bool,
 }
 
-/// Returns the record in a cell whose result may not have been read, and whether a result, or its
-/// head, is part of the record if there is one. It is not if an early release stored a response
-/// as a whole.
-pub(super) fn decode_part<T: Stored>(cell: Cell) -> Result<(Record<T>, bool), StoreError> {
+/// Returns the record in a cell that was read as a whole.
+pub(crate) fn decode<T: Stored>(cell: Cell) -> Result<Record<T>, StoreError> {
+    decode_part(cell).map(|decoded| decoded.record)
+}
+
+/// Returns the record in a cell whose result may not have been read.
+pub(super) fn decode_part<T: Stored>(cell: Cell) -> Result<Decoded<T>, StoreError> {
     let head = parse(&cell.head)?;
-    let may_have_result = matches!(head.state, State::Succeeded | State::Failed);
-    let is_whole = head.format >= FORMAT_APART || cell.result.is_some() || !may_have_result;
-    let record = head.into_record(cell.result).map_err(StoreError::Refused)?;
-    Ok((record, is_whole))
+    let is_whole = head.format >= FORMAT_APART || cell.result.is_some() || !head.may_have_result();
+    let record = head.into_record(cell.result, usize::MAX);
+    let record = record.map_err(StoreError::Refused)?;
+    Ok(Decoded { record, is_whole })
+}
+
+/// Returns the record in a cell that was read as a whole. The body of a response that is longer
+/// than `max_body` does not become a part of it.
+pub(super) fn decode_up_to<T: Stored>(
+    cell: Cell,
+    max_body: usize,
+) -> Result<Decoded<T>, StoreError> {
+    let record = parse(&cell.head)?.into_record(cell.result, max_body);
+    let record = record.map_err(StoreError::Refused)?;
+    Ok(Decoded {
+        record,
+        is_whole: false,
+    })
 }
 
 /// Returns the length of the body of a response, if it was not read.
@@ -203,7 +223,21 @@ pub(super) fn decode_head<T: Stored>(head: Bytes) -> Result<Record<T>, StoreErro
 type WithTime = fn(Metadata, SystemTime) -> Metadata;
 
 impl RecordHead<'_> {
-    fn into_record<T: Stored>(self, result: Option<Bytes>) -> Result<Record<T>, BoxError> {
+    /// Returns whether an operation whose head does not say so may have a response. A failure of
+    /// this crate has none.
+    fn may_have_result(&self) -> bool {
+        match self.state {
+            State::Succeeded => true,
+            State::Failed => self.kind.as_deref().is_none_or(|kind| kind == NOT_OURS),
+            State::Pending | State::Running | State::Canceled => false,
+        }
+    }
+
+    fn into_record<T: Stored>(
+        self,
+        result: Option<Bytes>,
+        max_body: usize,
+    ) -> Result<Record<T>, BoxError> {
         let result = match (self.response, T::FROM_RECORDED) {
             (Some(head), Some(from_recorded)) => {
                 let body = result.or_else(|| (head.body_len() == 0).then(Bytes::new));
@@ -212,6 +246,14 @@ impl RecordHead<'_> {
             (Some(_), None) => return Err("a response where another result belongs".into()),
             (None, _) => result.map(T::from_bytes).transpose()?,
         };
+        let result = result.map(|result| match (result.view(), T::FROM_RECORDED) {
+            (PayloadView::Response(recorded), Some(from_recorded))
+                if recorded.body_len() > max_body =>
+            {
+                from_recorded(recorded.as_unread())
+            }
+            _ => result,
+        });
         let id = OperationId::from_stored(&self.id)?;
         let version = Version::from_number(self.version).ok_or("a record without a version")?;
         let status = match self.state {

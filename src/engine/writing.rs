@@ -35,7 +35,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
                 }
             }
         }
-        match self.read(id, CellReader::Head).await? {
+        match self.read(id, changer::<T>()).await? {
             Some(current) => self.change_from(current, lease, step).await,
             None => Ok(self.gone(id)),
         }
@@ -161,6 +161,15 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
     }
 }
 
+/// Returns the reader of a record that is changed. A result without a head is read, since it would
+/// be missing in the record that the change returns.
+fn changer<T: Stored>() -> CellReader<'static> {
+    match T::FROM_RECORDED {
+        Some(_) => CellReader::Head,
+        None => CellReader::Store,
+    }
+}
+
 /// The result of one write attempt.
 enum WriteAttempt<T> {
     Done(Record<T>),
@@ -272,7 +281,7 @@ impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
     }
 
     async fn delete(&self, id: &OperationId, expected: Stamp) -> Result<Written<T>, StoreError> {
-        let Some(mut record) = self.read(id, CellReader::Head).await? else {
+        let Some(mut record) = self.read(id, changer::<T>()).await? else {
             return Ok(self.gone(id));
         };
         loop {

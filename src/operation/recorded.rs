@@ -1,3 +1,5 @@
+mod digest;
+
 use std::{
     cell::RefCell,
     sync::{Arc, OnceLock},
@@ -5,7 +7,8 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_LENGTH};
-use sha2::{Digest, Sha256};
+
+pub(crate) use digest::BodyDigest;
 
 use super::{
     BufferedBody, Embedding, Failure, FailureKind, Outcome,
@@ -59,22 +62,22 @@ enum RecordedBody {
     Unread(usize),
 }
 
-/// The SHA-256 of a body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BodyDigest(pub(crate) [u8; 32]);
-
 /// The length of the head of a block: the status and the length of the fields in bytes
 /// (little-endian), and the form, then two bytes that are zero. Fields and body follow.
 const BLOCK_HEAD: usize = 8;
 
 /// Ignores the form, which is derived from the other parts. Responses without their bodies are
-/// equal only if their bodies have the same length.
+/// equal if their bodies have the same length, and the same digest as far as it is known.
 impl PartialEq for RecordedResponse {
     fn eq(&self, other: &Self) -> bool {
         self.status() == other.status()
             && self.header_blocks() == other.header_blocks()
             && self.body() == other.body()
             && self.body_len() == other.body_len()
+            && match (self.known_digest(), other.known_digest()) {
+                (Some(digest), Some(other)) => digest == other,
+                _ => true,
+            }
     }
 }
 
@@ -221,37 +224,6 @@ impl RecordedResponse {
         }
     }
 
-    /// Returns the digest of the body; `None` if neither the body nor its digest was read. Clones
-    /// of a response with a large body share it.
-    pub(crate) fn digest(&self) -> Option<BodyDigest> {
-        let known = self.known_digest();
-        if known.is_some() {
-            return known;
-        }
-        let digest = BodyDigest(Sha256::digest(self.body()?).into());
-        Some(match &self.0 {
-            Recorded::Block(_) => digest,
-            Recorded::Parts(parts) => *parts.digest.get_or_init(|| digest),
-        })
-    }
-
-    /// Returns the digest of the body, if it was computed before.
-    pub(crate) fn known_digest(&self) -> Option<BodyDigest> {
-        match &self.0 {
-            Recorded::Block(_) => None,
-            Recorded::Parts(parts) => parts.digest.get().copied(),
-        }
-    }
-
-    /// Returns the digest that is stored with the response: of a long body alone, since that of a
-    /// short one is computed faster than it is read.
-    pub(crate) fn stored_digest(&self) -> Option<BodyDigest> {
-        match self.body_len() > COPIED {
-            true => self.digest(),
-            false => None,
-        }
-    }
-
     /// Returns the recorded response; `None` if its body was not read.
     #[must_use]
     pub fn to_response(&self) -> Option<Response<BufferedBody>> {
@@ -283,8 +255,8 @@ impl RecordedResponse {
     /// success. A status from 400 to 599 is a failure, with the problem that the response
     /// carries or with one derived from the status. The `detail` of a derived problem is a
     /// `text/plain` body of at most 1 KiB, or the `detail`, `message`, `error_description`,
-    /// `error.message` or `error` of a JSON object. Any other status is
-    /// [`FailureKind::InnerError`].
+    /// `error.message` or `error` of a JSON object. Without its body, a response has a problem that
+    /// is derived from the status. Any other status is [`FailureKind::InnerError`].
     #[must_use]
     pub fn into_outcome(self) -> Outcome<Self> {
         match self.status().as_u16() {
@@ -341,12 +313,12 @@ impl RecordedResponse {
         response.with_known_digest(digest)
     }
 
-    /// Sets the digest of a long body, if it is known.
-    pub(crate) fn with_known_digest(self, digest: Option<BodyDigest>) -> Self {
-        if let (Recorded::Parts(parts), Some(digest)) = (&self.0, digest) {
-            parts.digest.get_or_init(|| digest);
-        }
-        self
+    /// Returns the same response without its body.
+    pub(crate) fn as_unread(&self) -> Self {
+        let [headers, trailers] = self.header_blocks().map(HeaderBlock::from_bytes);
+        let (status, embed) = (self.status(), self.embed());
+        let (length, digest) = (self.body_len(), self.known_digest());
+        Self::unread(status, embed, headers, trailers, length, digest)
     }
 
     /// Returns the header fields and the trailer fields, as blocks.

@@ -114,8 +114,8 @@ impl<R, D> Operations<R, D> {
         self.with(|shared| shared.replay = shared.replay.clone().keeping(keep))
     }
 
-    /// Changes the header of each replayed response: `change` gets the recorded response,
-    /// and the fields that are sent for it, except those that a dialect adds, and the validator and
+    /// Changes the header of each replayed response: `change` gets the recorded response, with its
+    /// body, and the fields that are sent for it, except those that a dialect adds, and the validator and
     /// the digest of a recorded 200. It turns these and ranges off by setting `Accept-Ranges: none`.
     ///
     /// Content that users have made is replayed from the origin of the operations. To keep

@@ -11,7 +11,7 @@ use super::{
     settings::Settings,
 };
 use crate::{
-    dialect::{ApiError, OnTerminal},
+    dialect::{ApiError, OnTerminal, Replayed, Shown},
     operation::{BufferedBody, OperationId, State},
     run::log_end,
     store::{Record, Stamp, Store, StoreError, Written},
@@ -26,21 +26,35 @@ pub(super) async fn cancel<S: Store>(
 ) -> Response<BufferedBody> {
     match try_cancel(settings, parts, id, when_finished, reason).await {
         Ok(EndAnswer::Canceled(record)) => {
-            let answer = in_context(settings, parts, &record, |context| {
-                settings
-                    .shared
-                    .dialect
-                    .ended(&record.operation().view(), context)
-            });
-            let mut response = answer.unwrap_or_else(|fault| settings.fault(&fault));
-            if let Some(etag) = conditional::etag(&record) {
-                response.headers_mut().insert(ETAG, etag);
+            let response = show_end(settings, parts, &record);
+            match Replayed::take(response) {
+                Shown::Complete(response) | Shown::Replay(response, _) => response,
+                Shown::Unread => match find(settings, parts, id, usize::MAX).await {
+                    Ok(whole) => show_end(settings, parts, &whole),
+                    Err(fault) => settings.fault(&fault),
+                },
             }
-            response
         }
         Ok(EndAnswer::Deleted) => settings.shared.dialect.deleted(id),
         Err(fault) => settings.fault(&fault),
     }
+}
+
+/// Answers with an operation that was canceled, or had ended before.
+fn show_end<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    record: &Record<S::Output>,
+) -> Response<BufferedBody> {
+    let answer = in_context(settings, parts, record, |context| {
+        let view = record.operation().view();
+        settings.shared.dialect.ended(&view, context)
+    });
+    let mut response = answer.unwrap_or_else(|fault| settings.fault(&fault));
+    if let Some(etag) = conditional::etag(record) {
+        response.headers_mut().insert(ETAG, etag);
+    }
+    response
 }
 
 pub(super) async fn delete<S: Store>(
@@ -70,7 +84,7 @@ async fn try_cancel<S: Store>(
     let mut created_at = None;
     // The round is repeated when another writer was faster, which rarely happens twice.
     for round in 0..ROUNDS {
-        let (record, stamp, ends) = found(settings, parts, id).await?;
+        let (record, stamp, ends) = found(settings, parts, id, settings.inline_limit).await?;
         let created = record.operation().metadata().created_at();
         if *created_at.get_or_insert(created) != created {
             // The operation was deleted, and its id used again.
@@ -162,7 +176,7 @@ async fn try_delete<S: Store>(
     parts: &Parts,
     id: &OperationId,
 ) -> Result<(), ApiError> {
-    let (record, stamp, ends) = found(settings, parts, id).await?;
+    let (record, stamp, ends) = found(settings, parts, id, 0).await?;
     let etag = conditional::etag(&record);
     let named = precondition::holding(&parts.headers, etag.as_ref())?;
     match record.operation().state() {
@@ -196,8 +210,9 @@ async fn found<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     id: &OperationId,
+    max_body: usize,
 ) -> Result<FoundToEnd<S>, ApiError> {
-    let record = find(settings, parts, id, settings.inline_limit).await?;
+    let record = find(settings, parts, id, max_body).await?;
     // A service that ends operations has a store that counts versions.
     let missing = || ApiError::NotFound { id: id.clone() };
     let stamp = record.stamp().ok_or_else(missing)?;

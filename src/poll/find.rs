@@ -25,7 +25,7 @@ pub(super) fn find_now<S: Store>(
     let found = settings.store().get_now_for(id, reader)?;
     let found = visible(settings, parts, id, found);
     match &found {
-        Ok(record) if !is_whole(record, owner.as_ref()) => None,
+        Ok(record) if is_withheld(record, owner.as_ref()) => None,
         _ => Some(found),
     }
 }
@@ -45,7 +45,7 @@ pub(super) async fn find<S: Store>(
         None => settings.store().get_for(id, reader).await,
     };
     let record = visible(settings, parts, id, found)?;
-    if is_whole(&record, owner.as_ref()) {
+    if !is_withheld(&record, owner.as_ref()) {
         return Ok(record);
     }
     // The owner is stored under another name, for example under that of an earlier key.
@@ -54,9 +54,9 @@ pub(super) async fn find<S: Store>(
     visible(settings, parts, id, found)
 }
 
-/// Returns whether the record is complete: without a result, or with the result of its owner.
-fn is_whole<T>(record: &Record<T>, owner: Option<&Owner>) -> bool {
-    record.owner() == owner || !record.operation().state().is_terminal()
+/// Returns whether the record may have a result that was withheld from this owner.
+fn is_withheld<T>(record: &Record<T>, owner: Option<&Owner>) -> bool {
+    record.owner() != owner && record.operation().state().is_terminal()
 }
 
 /// Returns the record if the request may see it. To every request of another owner the operation

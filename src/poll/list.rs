@@ -37,8 +37,12 @@ async fn try_list<S: Store>(
 ) -> Result<Response<BufferedBody>, ApiError> {
     let list = settings.powers.list.ok_or(ApiError::MissingId)?;
     let limit = listing.limit.unwrap_or(PAGE).min(LONGEST_PAGE);
+    let max_body = match settings.shared.dialect.lists_results() {
+        true => settings.inline_limit,
+        false => 0,
+    };
     let mut query = ListQuery::new(settings.shared.owner(parts), limit)
-        .with_max_body(settings.inline_limit)
+        .with_max_body(max_body)
         .with_max_bytes(LARGEST_PAGE);
     query.states = listing.states;
     query.after = listing

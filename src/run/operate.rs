@@ -28,7 +28,7 @@ use super::{
 use crate::{
     BoxError,
     operation::{BufferedBody, FailureKind, Outcome, RecordedResponse},
-    store::{Lease, StoreError, Written},
+    store::{Lease, Reader, StoreError, Written},
     tower_util::until_ready,
 };
 
@@ -220,7 +220,8 @@ pub(super) async fn give_up<R: Lease>(
 
 /// Logs if an operation whose lease is lost is missing in the store too, or cannot be read.
 async fn look_for<R: Lease>(node: &Runtime<R>, work: &RunContext) {
-    let found = CatchPanic::new(node.store.get(&work.id));
+    let reader = Reader::new(None).with_max_body(0);
+    let found = CatchPanic::new(node.store.get_for(&work.id, reader));
     match timeout(TO_LOOK, found).await {
         Ok(Ok(Ok(None))) => work.missing_in_store(),
         Ok(Ok(Err(error))) if !error.is_transient() => unreadable(&work.id, &error),

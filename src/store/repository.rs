@@ -145,8 +145,8 @@ pub enum Created<T> {
     KeyHeld(Reservation<T>),
 }
 
-/// The result of a conditional write. A record may lack the body of its result, which
-/// [`Store::get`] reads.
+/// The result of a conditional write. A record may lack its result, or the body of it,
+/// which [`Store::get`] reads.
 #[derive(Debug)]
 pub enum Written<T> {
     /// The write happened, now or in an earlier identical call. This is the record after

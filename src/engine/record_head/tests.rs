@@ -71,6 +71,36 @@ fn ends() -> Vec<Record<RecordedResponse>> {
     failed.chain([canceled]).collect()
 }
 
+/// Returns a record for each form of a response.
+fn responses() -> Vec<Record<RecordedResponse>> {
+    let (running, at) = (&life()[1], moment(1_800_000_003_000));
+    let json = format!("[{}]", vec!["3"; 10_000].join(","));
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-sum", http::HeaderValue::from_static("7"));
+    let mut secret = http::HeaderValue::from_static("token");
+    secret.set_sensitive(true);
+    let bodies = [
+        ("application/json", BufferedBody::from(json)),
+        (
+            "image/png",
+            BufferedBody::new("\u{7f}".into(), Some(trailers)),
+        ),
+        ("text/plain", BufferedBody::default()),
+    ];
+    let records = bodies.map(|(media_type, body)| {
+        let response = Response::builder()
+            .header("content-type", media_type)
+            .header("x-secret", secret.clone())
+            .header("x-twice", "a")
+            .header("x-twice", "b");
+        let response = RecordedResponse::new(response.body(body).unwrap());
+        let outcome = Outcome::Succeeded(Some(response));
+        let ttl = Duration::from_secs(60);
+        next(running.finished(running.token(), outcome, None, at, ttl))
+    });
+    records.into()
+}
+
 fn cell(record: &Record<RecordedResponse>) -> Cell {
     Cell {
         head: encode(record).unwrap().into(),
@@ -111,9 +141,18 @@ fn assert_writes(written: &str, records: &[Record<RecordedResponse>]) {
     assert_eq!(written.lines().count(), records.len());
     for (line, record) in written.lines().zip(records) {
         assert_eq!(line, String::from_utf8(cell(record).head.into()).unwrap());
-        let (read, is_whole) = decode_part::<RecordedResponse>(cell(record)).unwrap();
-        assert_eq!((&read, is_whole), (record, true));
+        let read = decode_part::<RecordedResponse>(cell(record)).unwrap();
+        assert_eq!((&read.record, read.is_whole), (record, true));
     }
+}
+
+/// Law 10: every member of a response has a stable name.
+#[test]
+fn written_responses_have_not_changed() {
+    assert_writes(
+        include_str!("../golden/format-2-responses.jsonl"),
+        &responses(),
+    );
 }
 
 /// Law 10: the first releases wrote no kinds, and stored a response as a whole.
@@ -140,15 +179,18 @@ fn a_head_says_whether_there_is_a_response_since_format_2() {
     {
         let state = record.operation().state();
         let unread = Cell::new(Bytes::copy_from_slice(line.as_bytes()), None);
-        let (_, is_whole) = decode_part::<RecordedResponse>(unread).unwrap();
-        assert_eq!(is_whole, !matches!(state, State::Succeeded | State::Failed));
+        let read = decode_part::<RecordedResponse>(unread).unwrap();
+        // A failure of this crate has no response.
+        let failure = record.operation().failure();
+        let is_ours = failure.is_some_and(|it| it.kind().is_some());
+        let may_have_result = matches!(state, State::Succeeded | State::Failed) && !is_ours;
+        assert_eq!(read.is_whole, !may_have_result);
         let unread = Cell::new(cell(&record).head, None);
-        let (read, is_whole) = decode_part::<RecordedResponse>(unread).unwrap();
+        let read = decode_part::<RecordedResponse>(unread).unwrap();
+        let (read, is_whole) = (read.record, read.is_whole);
         let response = record.operation().response();
-        assert_eq!(
-            (read.operation().response().is_some(), is_whole),
-            (response.is_some(), true)
-        );
+        let has_response = read.operation().response().is_some();
+        assert_eq!((has_response, is_whole), (response.is_some(), true));
         assert_eq!(
             missing_body(&read),
             response.map(RecordedResponse::body_len)

@@ -52,7 +52,8 @@ impl<R: Repository> Lease for SingleNode<R> {
     ) -> Result<Vec<LeaseHandle>, StoreError> {
         let mut lost = Vec::new();
         for held in held {
-            let record = self.inner.get(&held.id).await?;
+            let reader = Reader::new(None).with_max_body(0);
+            let record = self.inner.get_for(&held.id, reader).await?;
             if record.is_none_or(|record| !record.is_held_by(held.token)) {
                 lost.push(held.clone());
             }

@@ -7,7 +7,7 @@ use super::{
     shard::{OperationEntry, Tick},
 };
 use crate::{
-    operation::Payload,
+    operation::{Payload, PayloadView},
     store::{List, ListQuery, Owner, Page, Record, StoreError},
 };
 
@@ -46,6 +46,11 @@ impl<T: Payload> MemoryStore<T> {
         let fit = found.iter().take_while(|(_, record)| {
             let fits = bytes < query.max_bytes.max(1); // at least one operation
             let response = record.operation().response();
+            // A body that is not needed counts in no store.
+            let response = response.filter(|result| match result.view() {
+                PayloadView::Response(recorded) => recorded.body_len() <= query.max_body,
+                PayloadView::Json(_) => true,
+            });
             let weight = response.map_or(0, |result| self.limits.heap_bytes(result));
             bytes = bytes.saturating_add(weight);
             fits

@@ -3,7 +3,8 @@
 use std::thread;
 
 use tower_operations::{
-    operation::State,
+    engine::{Cell, Engine, NextCell, Replaced},
+    operation::{State, Stored},
     store::{
         IdempotencyKeys, List, ListQuery, Reader, Repository, Reservation, Store, Version, Watch,
         Written,
@@ -116,6 +117,46 @@ async fn lists_and_polls_read_no_byte_of_a_result_that_they_do_not_show() {
     let found = store.get_for(&id, whole).await.unwrap().unwrap();
     let body = found.operation().response().unwrap().body().unwrap();
     assert!(body.len() == LARGE && body.iter().all(|byte| *byte == b'a'));
+}
+
+/// Early releases stored a response as a whole, and said nothing of it in the head.
+#[tokio::test]
+async fn responses_of_earlier_releases_are_read_by_every_reader() {
+    let store = open(&Disk::default(), NO_CACHE);
+    let id = ended(&store).await;
+    let record = store.get(&id).await.unwrap().unwrap();
+    let stamp = record.stamp().unwrap();
+    let cell = Cell::encode(&record).unwrap();
+    let head = std::str::from_utf8(&cell.head).unwrap();
+    let (head, _) = head.split_once(",\"response\":").unwrap();
+    let head = head.replace("\"format\":2", "\"format\":1") + "}";
+    let result = record.operation().response().unwrap();
+    let result = result.to_bytes().unwrap();
+    let mut old = NextCell::new(stamp, State::Succeeded, head.as_bytes());
+    (old.result, old.expires_at) = (
+        Some(&result[..]),
+        record.operation().metadata().expires_at(),
+    );
+    let replaced = store.0.engine().replace(&id, stamp, old).await.unwrap();
+    assert!(matches!(replaced, Replaced::Done));
+
+    let owner = Some(Owner::new("somebody"));
+    let reader = Reader::new(owner.as_ref());
+    assert_eq!(store.get(&id).await.unwrap().as_ref(), Some(&record));
+    assert_eq!(store.get_for(&id, reader).await.unwrap(), Some(record));
+    let short = reader.with_max_body(LARGE - 1);
+    let query = ListQuery::new(owner.clone(), 9).with_max_body(LARGE - 1);
+    let found = store.get_for(&id, short).await.unwrap().unwrap();
+    let page = store.list(&query).await.unwrap();
+    assert_eq!(page.records.len(), 1);
+    for record in page.records.iter().chain([&found]) {
+        let response = record.operation().response().unwrap();
+        assert_eq!((response.body(), response.body_len()), (None, LARGE));
+    }
+    let other = Owner::new("another");
+    let foreign = Reader::new(Some(&other)).with_max_body(9);
+    let found = store.get_for(&id, foreign).await.unwrap().unwrap();
+    assert!(found.operation().response().is_none());
 }
 
 #[tokio::test]

@@ -43,8 +43,7 @@ end
 
 -- The result of a cell, if there is one of at most `longest` bytes.
 local function result_of(cell, longest)
-  local length = redis.call('HSTRLEN', cell, 'r')
-  if length == 0 or length > longest then return false end
+  if redis.call('HSTRLEN', cell, 'r') > longest then return false end
   return redis.call('HGET', cell, 'r')
 end
 
