@@ -121,6 +121,7 @@ pub mod operation;
 mod operations;
 mod owner;
 pub mod poll;
+pub mod results;
 pub mod run;
 mod settings;
 mod slots;

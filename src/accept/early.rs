@@ -8,8 +8,8 @@ use tokio::time::timeout;
 use super::{policy::Policy, race::RaceResult, reservation::ReservedKey};
 use crate::{
     BoxError,
-    operation::{FailureKind, OperationId, Outcome, RecordedResponse},
-    run::{InFlight, RaceEnd, collect},
+    operation::{FailureKind, OperationId, Outcome},
+    run::{InFlight, RaceEnd, Recording, collect},
 };
 
 /// Stores an answer below 500 of the call `id` under the key of the request, so that a
@@ -31,7 +31,7 @@ where
     C: Body<Data = Bytes>,
     C::Error: Into<BoxError>,
 {
-    let limit = policy.run.result;
+    let limit = policy.run.result_limit(false);
     let (response, key) = match (end, reserved) {
         (RaceEnd::Answered(Ok(response)), Some(key))
             if response.status().as_u16() < 500 && response.body().size_hint().lower() <= limit =>
@@ -40,15 +40,21 @@ where
         }
         (end, _) => return RaceResult::Ended(end),
     };
-    let collecting = collect(id, response, limit, in_flight.bytes());
+    let recording = Recording {
+        id,
+        base: None,
+        limit,
+        budget: in_flight.bytes(),
+        apart: None,
+    };
+    let collecting = collect(response, recording);
     let collected = tokio::select! {
         biased;
         collected = timeout(policy.run.running, collecting) => collected,
         () = in_flight.over().cancelled() => return RaceResult::Ended(RaceEnd::ShutDown),
     };
     let outcome = match collected {
-        Ok(Ok(whole)) => {
-            let recorded = RecordedResponse::new(whole);
+        Ok(Ok(recorded)) => {
             if recorded.is_final() {
                 let _counted = in_flight.bytes().result_bytes(recorded.body_len());
                 key.complete(recorded.clone(), policy.create_timeout).await;

@@ -111,7 +111,7 @@ impl<R> AsyncAcceptLayer<R> {
     /// [`Operations`](crate::Operations::result_limit) by default. A larger body makes the
     /// operation fail as `result-too-large`.
     pub fn result_limit(self, bytes: u64) -> Self {
-        self.with(|policy| policy.run.result = bytes)
+        self.with(|policy| policy.run.result = Some(bytes))
     }
 
     /// Sets how long the inner service may continue after its operation was canceled, to clean

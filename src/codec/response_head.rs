@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::{HeaderBlock, HeaderFields, header_block::put_field};
 use crate::{
     BoxError,
-    operation::{BodyDigest, Embedding, RecordedResponse},
+    operation::{BodyDigest, Embedding, RecordedBody, RecordedResponse},
+    store::FencingToken,
 };
 
 /// Status, fields, form, length and digest of a response, whose body is stored apart.
@@ -21,6 +22,9 @@ pub(crate) struct ResponseHead<'a> {
     /// The form in which the body can be embedded, if it can be: `json` or `text`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     form: Option<Cow<'a, str>>,
+    /// The token of the holder that uploaded the body to a result store, if it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uploader: Option<u64>,
     /// The SHA-256 of a long body, in hexadecimal.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     digest: Option<Cow<'a, str>>,
@@ -56,6 +60,7 @@ impl<'a> From<&'a RecordedResponse> for ResponseHead<'a> {
                 // The first releases wrote JSON of any depth. Nothing is written from it again.
                 Embedding::JsonOfAnyDepth | Embedding::No => None,
             },
+            uploader: response.uploader().map(FencingToken::get),
             digest: response.stored_digest().map(|it| hex(&it.0).into()),
             fields: field_heads(fields),
             trailers: field_heads(trailers),
@@ -64,9 +69,9 @@ impl<'a> From<&'a RecordedResponse> for ResponseHead<'a> {
 }
 
 impl ResponseHead<'_> {
-    /// Returns the length of the body in bytes.
-    pub(crate) fn body_len(&self) -> usize {
-        self.length
+    /// Returns whether the body is empty, and so not stored.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.length == 0 && self.uploader.is_none()
     }
 
     /// Returns the response with this body, or without a body that was not read.
@@ -88,7 +93,16 @@ impl ResponseHead<'_> {
         Ok(match body {
             Some(body) => RecordedResponse::from_blocks(status, embed, fields, trailers, body)
                 .with_known_digest(digest),
-            None => RecordedResponse::unread(status, embed, fields, trailers, self.length, digest),
+            None => {
+                let body = match self.uploader.map(FencingToken::from_number) {
+                    Some(uploader) => RecordedBody::Apart {
+                        length: self.length,
+                        uploader,
+                    },
+                    None => RecordedBody::Unread(self.length),
+                };
+                RecordedResponse::without_body(status, embed, fields, trailers, body, digest)
+            }
         })
     }
 }
@@ -158,7 +172,6 @@ mod tests {
     fn round_trip(response: &RecordedResponse, is_read: bool) -> RecordedResponse {
         let json = serde_json::to_string(&ResponseHead::from(response)).unwrap();
         let head: ResponseHead<'_> = serde_json::from_str(&json).unwrap();
-        assert_eq!(head.body_len(), response.body_len());
         let body = response.body_bytes().filter(|_| is_read);
         head.into_response(body).unwrap()
     }

@@ -46,6 +46,7 @@ use crate::operation::{BufferedBody, FailureKind, InvalidId, OperationId, Proble
 /// | `range-not-satisfiable` | 416 | `Range` begins after the end of the result |
 /// | `body-too-large` | 413 | the request body is above the limit |
 /// | `body-unreadable` | 400 | the request body ended with an error |
+/// | `result-unreadable` | 500 | the result store does not have the result as it was recorded |
 /// | `unpresentable` | 500 | the result cannot be written as JSON |
 /// | `unsupported` | 501 | this service does not support the request |
 /// | `overloaded` | 503 | the limit of operations or bytes in flight, of the store, or of event streams is reached |
@@ -190,6 +191,11 @@ pub enum ApiError {
     },
     /// The request body ended with an error.
     BodyUnreadable,
+    /// The result store does not have the result as it was recorded.
+    ResultUnreadable {
+        /// The operation.
+        id: OperationId,
+    },
     /// The result cannot be written as JSON.
     Unpresentable,
     /// This service does not support the request.

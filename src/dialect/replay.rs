@@ -154,7 +154,8 @@ impl Replay {
     pub fn response(&self, recorded: &RecordedResponse) -> Response<BufferedBody> {
         let mut response = recorded.replayed();
         let is_read = recorded.body().is_some();
-        if recorded.status() == StatusCode::OK || !is_read {
+        // Without content there is nothing to add.
+        if recorded.status() == StatusCode::OK || !is_read && !has_no_content(recorded.status()) {
             let replayed = Replayed(recorded.clone());
             response.extensions_mut().insert(replayed);
         }
@@ -200,6 +201,8 @@ pub(crate) enum Shown {
     Replay(Response<BufferedBody>, RecordedResponse),
     /// The response replays a body that was not read.
     Unread,
+    /// The response is the head of a replay whose body is in a result store.
+    Apart(Response<BufferedBody>, RecordedResponse),
 }
 
 impl Replayed {
@@ -212,10 +215,15 @@ impl Replayed {
         let Some(Self(recorded)) = response.extensions_mut().remove() else {
             return Shown::Complete(response);
         };
-        let Some(whole) = recorded.body() else {
-            return Shown::Unread;
-        };
         let sent = response.body().data();
+        let Some(whole) = recorded.body() else {
+            return match (recorded.uploader(), sent.is_empty()) {
+                (None, _) => Shown::Unread,
+                (Some(_), true) => Shown::Apart(response, recorded),
+                // The body of the dialect.
+                (Some(_), false) => Shown::Complete(response),
+            };
+        };
         let is_whole = sent.len() == whole.len()
             && (sent.is_empty() || std::ptr::eq(sent.as_ptr(), whole.as_ptr()));
         match response.status() == StatusCode::OK && is_whole {

@@ -144,6 +144,9 @@ pub(super) fn recorded<T: Stored>(record: &Record<T>) -> Option<&RecordedRespons
 /// not empty, or a result of another type.
 pub(super) fn result<T: Stored>(record: &Record<T>) -> Result<Option<Bytes>, StoreError> {
     if let Some(recorded) = recorded(record) {
+        if recorded.uploader().is_some() {
+            return Ok(None);
+        }
         let unread = || StoreError::refused("a response without its body cannot be stored");
         let body = recorded.body_bytes().ok_or_else(unread)?;
         return Ok(Some(body).filter(|body| !body.is_empty()));
@@ -192,7 +195,8 @@ pub(super) fn decode_up_to<T: Stored>(
 /// Returns the length of the body of a response, if it was not read.
 pub(super) fn missing_body<T: Stored>(record: &Record<T>) -> Option<usize> {
     let recorded = recorded(record)?;
-    recorded.body().is_none().then(|| recorded.body_len())
+    let is_missing = recorded.body().is_none() && recorded.uploader().is_none();
+    is_missing.then(|| recorded.body_len())
 }
 
 fn parse(head: &[u8]) -> Result<RecordHead<'_>, StoreError> {
@@ -240,7 +244,7 @@ impl RecordHead<'_> {
     ) -> Result<Record<T>, BoxError> {
         let result = match (self.response, T::FROM_RECORDED) {
             (Some(head), Some(from_recorded)) => {
-                let body = result.or_else(|| (head.body_len() == 0).then(Bytes::new));
+                let body = result.or_else(|| head.is_empty().then(Bytes::new));
                 Some(from_recorded(head.into_response(body)?))
             }
             (Some(_), None) => return Err("a response where another result belongs".into()),

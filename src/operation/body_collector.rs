@@ -29,10 +29,23 @@ impl BodyCollector {
         }
     }
 
+    /// Returns the number of bytes so far.
+    pub(crate) fn len(&self) -> usize {
+        self.first.len() + self.joined.len()
+    }
+
+    /// Removes the data so far. The limit counts from there on.
+    pub(crate) fn take_data(&mut self) -> Bytes {
+        match self.joined.is_empty() {
+            true => std::mem::take(&mut self.first),
+            false => std::mem::take(&mut self.joined).freeze(),
+        }
+    }
+
     pub(crate) fn push(&mut self, frame: Frame<Bytes>) -> Result<(), BodyTooLarge> {
         match frame.into_data() {
             Ok(data) => {
-                let length = self.first.len() + self.joined.len() + data.len();
+                let length = self.len() + data.len();
                 if length as u64 > self.limit {
                     return Err(BodyTooLarge);
                 }

@@ -79,6 +79,7 @@ impl<T> From<FailureKind> for Failure<T> {
 /// | `panicked` | 500 | the inner service panicked |
 /// | `timed-out` | 504 | the operation was pending or running longer than allowed |
 /// | `result-too-large` | 500 | the response is above the limit |
+/// | `result-not-stored` | 503 | the result store did not take the response within the limits of the run |
 /// | `interrupted` | 503 | the node died, or drained without finishing the operation |
 /// | `attempts-exhausted` | 500 | the operation was rerun as often as allowed |
 /// | `not-dispatched` | 503 | no engine accepted the operation |
@@ -93,6 +94,8 @@ pub enum FailureKind {
     TimedOut,
     /// The response is above the limit.
     ResultTooLarge,
+    /// The result store did not take the response within the limits of the run.
+    ResultNotStored,
     /// The node died, or drained without finishing the operation.
     Interrupted,
     /// The operation was rerun as often as allowed.
@@ -108,6 +111,7 @@ impl FailureKind {
         Self::Panicked,
         Self::TimedOut,
         Self::ResultTooLarge,
+        Self::ResultNotStored,
         Self::Interrupted,
         Self::AttemptsExhausted,
         Self::NotDispatched,
@@ -121,6 +125,7 @@ impl FailureKind {
             Self::Panicked => "panicked",
             Self::TimedOut => "timed-out",
             Self::ResultTooLarge => "result-too-large",
+            Self::ResultNotStored => "result-not-stored",
             Self::Interrupted => "interrupted",
             Self::AttemptsExhausted => "attempts-exhausted",
             Self::NotDispatched => "not-dispatched",
@@ -141,6 +146,7 @@ impl FailureKind {
             Self::Panicked => "urn:tower-operations:panicked",
             Self::TimedOut => "urn:tower-operations:timed-out",
             Self::ResultTooLarge => "urn:tower-operations:result-too-large",
+            Self::ResultNotStored => "urn:tower-operations:result-not-stored",
             Self::Interrupted => "urn:tower-operations:interrupted",
             Self::AttemptsExhausted => "urn:tower-operations:attempts-exhausted",
             Self::NotDispatched => "urn:tower-operations:not-dispatched",
@@ -156,7 +162,9 @@ impl FailureKind {
             Self::Panicked | Self::ResultTooLarge | Self::AttemptsExhausted => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            Self::Interrupted | Self::NotDispatched => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ResultNotStored | Self::Interrupted | Self::NotDispatched => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -166,6 +174,7 @@ impl FailureKind {
             Self::Panicked => "The service failed unexpectedly",
             Self::TimedOut => "The operation took too long",
             Self::ResultTooLarge => "The result is too large to be kept",
+            Self::ResultNotStored => "The result could not be stored",
             Self::Interrupted => "The operation was interrupted",
             Self::AttemptsExhausted => "The operation was tried as often as allowed",
             Self::NotDispatched => "The operation could not be dispatched",

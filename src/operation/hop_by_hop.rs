@@ -4,9 +4,22 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::codec::{has_field, push_number};
 
+/// Returns the predicate of the fields that are recorded of a message whose body has this length.
+pub(super) fn recorded_fields(
+    headers: &HeaderMap,
+    length: usize,
+) -> impl Fn(&HeaderName, &HeaderValue) -> bool + use<> {
+    let named = named_by_connection(headers);
+    move |name, value| {
+        !is_hop_by_hop(name)
+            && !named.contains(name)
+            && (*name != header::CONTENT_LENGTH || is_length(value, length))
+    }
+}
+
 /// Returns whether a field is about one connection (RFC 9110, section 7.6.1). `Trailer` is not:
 /// it announces fields of the message.
-pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
+fn is_hop_by_hop(name: &HeaderName) -> bool {
     // Compared as text, which is faster than comparing header names.
     matches!(
         name.as_str(),
@@ -22,14 +35,14 @@ pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
 }
 
 /// Returns whether a `Content-Length` has this value.
-pub(super) fn is_length(value: &HeaderValue, length: usize) -> bool {
+fn is_length(value: &HeaderValue, length: usize) -> bool {
     let mut digits = Vec::new();
     push_number::<10>(length as u64, &mut digits);
     value.as_bytes() == digits
 }
 
 /// Returns the further hop-by-hop fields that `Connection` names.
-pub(super) fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     if !has_field(headers, &header::CONNECTION) {
         return Vec::new();
     }

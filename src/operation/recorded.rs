@@ -6,16 +6,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_LENGTH};
+use http::{HeaderMap, Response, StatusCode, header::CONTENT_LENGTH};
 
 pub(crate) use digest::BodyDigest;
 
 use super::{
-    BufferedBody, Embedding, Failure, FailureKind, Outcome,
-    explained::problem_of,
-    hop_by_hop::{is_hop_by_hop, is_length, named_by_connection},
+    BufferedBody, Embedding, Failure, FailureKind, Outcome, explained::problem_of,
+    hop_by_hop::recorded_fields,
 };
-use crate::codec::{HeaderBlock, HeaderFields, put_fields};
+use crate::{
+    codec::{HeaderBlock, HeaderFields, put_fields},
+    store::FencingToken,
+};
 
 /// A response of the inner service: status, headers, body and trailers, byte for byte.
 ///
@@ -55,11 +57,17 @@ struct RecordedParts {
     digest: OnceLock<BodyDigest>,
 }
 
+/// The body of a recorded response, as far as it is known.
 #[derive(Debug)]
-enum RecordedBody {
+pub(crate) enum RecordedBody {
     Read(Bytes),
     /// The body was not read. This is its length in bytes.
     Unread(usize),
+    /// The body is in a result store, where this holder uploaded it.
+    Apart {
+        length: usize,
+        uploader: FencingToken,
+    },
 }
 
 /// The length of the head of a block: the status and the length of the fields in bytes
@@ -93,12 +101,7 @@ impl RecordedResponse {
     pub fn new(response: Response<BufferedBody>) -> Self {
         let (parts, body) = response.into_parts();
         let (data, trailers) = body.into_parts();
-        let named = named_by_connection(&parts.headers);
-        let keep = |name: &HeaderName, value: &HeaderValue| {
-            !is_hop_by_hop(name)
-                && !named.contains(name)
-                && (*name != CONTENT_LENGTH || is_length(value, data.len()))
-        };
+        let keep = recorded_fields(&parts.headers, data.len());
         let embed = Embedding::for_body(&parts.headers, &data);
         if trailers.is_none() && data.len() <= COPIED {
             return Self::block(parts.status, embed, &data, |out| {
@@ -109,6 +112,37 @@ impl RecordedResponse {
         let trailers = trailers.map(|it| HeaderBlock::from_map(&it, |_, _| true));
         let trailers = trailers.unwrap_or_default();
         Self::from_blocks(parts.status, embed, headers, trailers, data)
+    }
+
+    /// Records a response whose body of this length and digest is in a result store.
+    pub(crate) fn apart(
+        head: http::response::Parts,
+        trailers: Option<HeaderMap>,
+        length: usize,
+        digest: BodyDigest,
+        uploader: FencingToken,
+    ) -> Self {
+        let headers = HeaderBlock::from_map(&head.headers, recorded_fields(&head.headers, length));
+        let trailers = trailers.map(|it| HeaderBlock::from_map(&it, |_, _| true));
+        Self::without_body(
+            head.status,
+            Embedding::No,
+            headers,
+            trailers.unwrap_or_default(),
+            RecordedBody::Apart { length, uploader },
+            Some(digest),
+        )
+    }
+
+    /// Returns the holder that uploaded the body to a result store, if it is there.
+    pub(crate) fn uploader(&self) -> Option<FencingToken> {
+        match &self.0 {
+            Recorded::Parts(parts) => match parts.body {
+                RecordedBody::Apart { uploader, .. } => Some(uploader),
+                RecordedBody::Read(_) | RecordedBody::Unread(_) => None,
+            },
+            Recorded::Block(_) => None,
+        }
     }
 
     /// Writes a block, whose fields `put` appends.
@@ -185,6 +219,12 @@ impl RecordedResponse {
         })
     }
 
+    /// Returns whether there are trailer fields.
+    pub(crate) fn has_trailers(&self) -> bool {
+        let [_, trailers] = self.header_blocks();
+        !trailers.is_empty()
+    }
+
     /// Returns the body; `None` if it was not read.
     #[must_use]
     pub fn body(&self) -> Option<&[u8]> {
@@ -192,7 +232,7 @@ impl RecordedResponse {
             Recorded::Block(block) => Some(&block[Self::body_at(block)..]),
             Recorded::Parts(parts) => match &parts.body {
                 RecordedBody::Read(body) => Some(body),
-                RecordedBody::Unread(_) => None,
+                RecordedBody::Unread(_) | RecordedBody::Apart { .. } => None,
             },
         }
     }
@@ -204,7 +244,7 @@ impl RecordedResponse {
             Recorded::Block(block) => block.len() - Self::body_at(block),
             Recorded::Parts(parts) => match &parts.body {
                 RecordedBody::Read(body) => body.len(),
-                RecordedBody::Unread(length) => *length,
+                RecordedBody::Unread(length) | RecordedBody::Apart { length, .. } => *length,
             },
         }
     }
@@ -219,7 +259,7 @@ impl RecordedResponse {
             }
             Recorded::Parts(parts) => match &parts.body {
                 RecordedBody::Read(body) => Some(body.clone()),
-                RecordedBody::Unread(_) => None,
+                RecordedBody::Unread(_) | RecordedBody::Apart { .. } => None,
             },
         }
     }
@@ -293,13 +333,13 @@ impl RecordedResponse {
         })))
     }
 
-    /// Assembles a response whose body of this length was not read.
-    pub(crate) fn unread(
+    /// Assembles a response whose body is elsewhere.
+    pub(crate) fn without_body(
         status: StatusCode,
         embed: Embedding,
         headers: HeaderBlock,
         trailers: HeaderBlock,
-        body_len: usize,
+        body: RecordedBody,
         digest: Option<BodyDigest>,
     ) -> Self {
         let response = Self(Recorded::Parts(Arc::new(RecordedParts {
@@ -307,7 +347,7 @@ impl RecordedResponse {
             embed,
             headers,
             trailers,
-            body: RecordedBody::Unread(body_len),
+            body,
             digest: OnceLock::new(),
         })));
         response.with_known_digest(digest)
@@ -318,7 +358,8 @@ impl RecordedResponse {
         let [headers, trailers] = self.header_blocks().map(HeaderBlock::from_bytes);
         let (status, embed) = (self.status(), self.embed());
         let (length, digest) = (self.body_len(), self.known_digest());
-        Self::unread(status, embed, headers, trailers, length, digest)
+        let body = RecordedBody::Unread(length);
+        Self::without_body(status, embed, headers, trailers, body, digest)
     }
 
     /// Returns the header fields and the trailer fields, as blocks.
@@ -343,7 +384,7 @@ impl RecordedResponse {
             Recorded::Parts(parts) => {
                 let body = match &parts.body {
                     RecordedBody::Read(body) => body.len(),
-                    RecordedBody::Unread(_) => 0,
+                    RecordedBody::Unread(_) | RecordedBody::Apart { .. } => 0,
                 };
                 size_of::<RecordedParts>()
                     + body

@@ -9,6 +9,7 @@ use crate::{
     dialect::{Dialect, ForwardingHeader, InvalidPublicUrl, RetryAfter},
     operation::{OperationId, RecordedResponse},
     owner::ExtractOwner,
+    results::{ResultStorage, ResultStore},
     run::{RunLimits, Runtime},
     settings::SharedSettings,
     store::LeaseConfig,
@@ -152,10 +153,11 @@ impl<R, D> Operations<R, D> {
         self
     }
 
-    /// Sets the largest response body that is recorded, in bytes; 8 MiB by default. A larger
-    /// body makes the operation fail as `result-too-large`. A layer may have a limit of its own.
+    /// Sets the largest response body that is recorded, in bytes; by default 8 MiB, and no limit with
+    /// a [result store](Self::result_store). A larger body makes the operation fail as
+    /// `result-too-large`. A layer may have a limit of its own.
     pub fn result_limit(mut self, bytes: u64) -> Self {
-        self.limits.result = bytes;
+        self.limits.result = Some(bytes);
         self
     }
 
@@ -177,6 +179,31 @@ impl<R, D> Operations<R, D> {
     /// Panics if a layer, a service, a recovery, a drain handle or a clone was created before.
     pub fn lease(mut self, lease: LeaseConfig) -> Self {
         self.own_runtime().set_lease(lease);
+        self
+    }
+
+    /// Sets the store for long results. A response body of more than 256 KiB
+    /// ([`result_threshold`](Self::result_threshold)) then goes there while the service produces it,
+    /// and to clients from there: it is never in memory as a whole. Every node needs the same
+    /// store.
+    ///
+    /// # Panics
+    /// Panics if a layer, a service, a recovery, a drain handle or a clone was created before.
+    pub fn result_store(mut self, results: impl ResultStore) -> Self {
+        self.own_runtime().results = Some(ResultStorage::new(results));
+        self
+    }
+
+    /// Sets the greatest length in bytes of a response body that is recorded in the store of the
+    /// operations; 256 KiB by default. A longer one goes to the [result store](Self::result_store).
+    ///
+    /// # Panics
+    /// Panics if there is no result store, or if a layer, a service, a recovery, a drain handle or a
+    /// clone was created before.
+    pub fn result_threshold(mut self, bytes: u64) -> Self {
+        let results = self.own_runtime().results.as_mut();
+        let results = results.expect("the result store is set before its threshold");
+        results.threshold = bytes;
         self
     }
 

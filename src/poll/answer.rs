@@ -14,8 +14,9 @@ use super::{
     hold::{HoldUntil, hold},
     list::list,
     precondition::{self, NamedTags},
-    replayed,
+    replayed::{self, Sent},
     settings::Settings,
+    stored_result,
     unknown::owner_of_part,
 };
 use crate::{
@@ -74,6 +75,12 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
             Shown::Replay(response, recorded) => {
                 return complete_soon(settings, parts, response, recorded);
             }
+            Shown::Apart(response, recorded) => {
+                let settings = Arc::clone(settings);
+                return PollFuture::waiting(is_head, async move {
+                    stored_result::answer(&settings, &parts, &about.id, response, &recorded).await
+                });
+            }
             Shown::Unread => about.max_body = usize::MAX,
         }
     }
@@ -81,14 +88,16 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
     PollFuture::waiting(is_head, async move {
         let id = &about.id;
         let response = match about.action {
-            Action::Status | Action::Result => read_and_show(&settings, &parts, about).await,
+            Action::Status | Action::Result => {
+                return read_and_show(&settings, &parts, about).await;
+            }
             Action::Events => match find(&settings, &parts, id, about.max_body).await {
                 Ok(record) => return events(&settings, parts, record),
                 Err(fault) => settings.fault(&fault),
             },
             Action::Cancel(when_finished) => {
                 let reason = about.reason.as_deref();
-                cancel(&settings, &parts, id, when_finished, reason).await
+                return cancel(&settings, &parts, id, when_finished, reason).await;
             }
             Action::Delete => delete(&settings, &parts, id).await,
         };
@@ -102,20 +111,23 @@ async fn read_and_show<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     mut about: OperationPoll,
-) -> Response<BufferedBody> {
+) -> Response<PollBody> {
     let mut found = read(settings, parts, &about).await;
     loop {
         match Replayed::take(show_record(settings, parts, &about, found)) {
-            Shown::Complete(response) => return response,
+            Shown::Complete(response) => return response.map(PollBody::from),
             Shown::Replay(response, recorded) => {
-                return match digest(&recorded).await {
-                    Some(digest) => complete_with(settings, parts, response, &digest),
-                    None => response,
-                };
+                let response = complete(settings, parts, response, recorded).await;
+                return response.map(PollBody::from);
+            }
+            Shown::Apart(response, recorded) => {
+                return stored_result::answer(settings, parts, &about.id, response, &recorded)
+                    .await;
             }
             Shown::Unread if about.max_body == usize::MAX => {
                 let error = StoreError::refused("the store reads no body of this length");
-                return settings.fault(&unavailable(settings, Some(&about.id), &error));
+                let fault = unavailable(settings, Some(&about.id), &error);
+                return settings.fault(&fault).map(PollBody::from);
             }
             Shown::Unread => {
                 about.max_body = usize::MAX;
@@ -134,27 +146,44 @@ fn complete_soon<S: Store>(
 ) -> PollFuture {
     let is_head = parts.method == Method::HEAD;
     if let Some(digest) = digest_now(&recorded) {
-        return PollFuture::ready(is_head, complete_with(settings, &parts, response, &digest));
+        let response = complete_with(settings, &parts, response, &recorded, &digest);
+        return PollFuture::ready(is_head, response);
     }
     let settings = Arc::clone(settings);
     PollFuture::waiting(is_head, async move {
-        let response = match digest(&recorded).await {
-            Some(digest) => complete_with(&settings, &parts, response, &digest),
-            None => response,
-        };
+        let response = complete(&settings, &parts, response, recorded).await;
         response.map(PollBody::from)
     })
+}
+
+/// Completes a replay.
+async fn complete<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    response: Response<BufferedBody>,
+    recorded: RecordedResponse,
+) -> Response<BufferedBody> {
+    match digest(&recorded).await {
+        Some(digest) => complete_with(settings, parts, response, &recorded, &digest),
+        None => response,
+    }
 }
 
 /// Completes a replay whose digest is known.
 fn complete_with<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
-    response: Response<BufferedBody>,
+    mut response: Response<BufferedBody>,
+    recorded: &RecordedResponse,
     digest: &BodyDigest,
 ) -> Response<BufferedBody> {
-    let completed = replayed::complete(&parts.method, &parts.headers, response, digest);
-    completed.unwrap_or_else(|fault| settings.fault(&fault))
+    let (method, headers) = (&parts.method, &parts.headers);
+    match replayed::complete(method, headers, &mut response, recorded, digest) {
+        Ok(Sent::Whole) => response,
+        Ok(Sent::Nothing) => response.map(|_| BufferedBody::default()),
+        Ok(Sent::Part(range)) => response.map(|body| body.data().slice(range).into()),
+        Err(fault) => settings.fault(&fault),
+    }
 }
 
 /// A request about one operation.

@@ -1,5 +1,4 @@
 use std::{
-    convert::Infallible,
     fmt,
     future::Future,
     pin::Pin,
@@ -9,15 +8,20 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::operation::BufferedBody;
+use crate::{BoxError, operation::BufferedBody, results::StoredBody};
 
-/// The body of an answer: buffered, or an event stream.
+/// The body of an answer: buffered, an event stream, or a long result that is streamed from its
+/// store.
+///
+/// A stream ends with an error if the result store fails, or has another result than was
+/// recorded. The connection is then broken off.
 #[derive(Debug)]
 pub struct PollBody(PollBodyKind);
 
 enum PollBodyKind {
     Whole(BufferedBody),
     Events(NextEvent),
+    Stored(Box<StoredBody>),
 }
 
 /// The next chunk of an event stream, with the rest of the stream.
@@ -31,12 +35,16 @@ impl PollBody {
         Self(PollBodyKind::Events(next))
     }
 
-    /// Returns the whole body; `None` for an event stream.
+    pub(super) fn stored(body: StoredBody) -> Self {
+        Self(PollBodyKind::Stored(Box::new(body)))
+    }
+
+    /// Returns the whole body; `None` for a stream.
     #[must_use]
     pub fn as_whole(&self) -> Option<&BufferedBody> {
         match &self.0 {
             PollBodyKind::Whole(body) => Some(body),
-            PollBodyKind::Events(_) => None,
+            PollBodyKind::Events(_) | PollBodyKind::Stored(_) => None,
         }
     }
 }
@@ -49,14 +57,15 @@ impl From<BufferedBody> for PollBody {
 
 impl Body for PollBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.0 {
             PollBodyKind::Whole(body) => Poll::Ready(body.next_frame().map(Ok)),
+            PollBodyKind::Stored(body) => body.poll_frame(context),
             PollBodyKind::Events(next) => match ready!(next.as_mut().poll(context)) {
                 Some((event, EventStreamState(rest))) => {
                     *next = rest();
@@ -74,6 +83,7 @@ impl Body for PollBody {
         match &self.0 {
             PollBodyKind::Whole(body) => body.is_end_stream(),
             PollBodyKind::Events(_) => false,
+            PollBodyKind::Stored(body) => body.is_end_stream(),
         }
     }
 
@@ -81,6 +91,7 @@ impl Body for PollBody {
         match &self.0 {
             PollBodyKind::Whole(body) => body.size_hint(),
             PollBodyKind::Events(_) => SizeHint::new(),
+            PollBodyKind::Stored(body) => body.size_hint(),
         }
     }
 }
@@ -90,6 +101,7 @@ impl fmt::Debug for PollBodyKind {
         match self {
             Self::Whole(body) => body.fmt(f),
             Self::Events(_) => f.write_str("Events"),
+            Self::Stored(body) => body.fmt(f),
         }
     }
 }

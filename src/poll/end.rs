@@ -3,12 +3,14 @@
 use http::{Response, header::ETAG, request::Parts};
 
 use super::{
+    PollBody,
     capabilities::EndCapability,
     conditional,
     context::{in_context, unavailable},
     find::find,
     precondition::{self, NamedTags},
     settings::Settings,
+    stored_result,
 };
 use crate::{
     dialect::{ApiError, OnTerminal, Replayed, Shown},
@@ -23,12 +25,15 @@ pub(super) async fn cancel<S: Store>(
     id: &OperationId,
     when_finished: OnTerminal,
     reason: Option<&str>,
-) -> Response<BufferedBody> {
-    match try_cancel(settings, parts, id, when_finished, reason).await {
+) -> Response<PollBody> {
+    let response = match try_cancel(settings, parts, id, when_finished, reason).await {
         Ok(EndAnswer::Canceled(record)) => {
             let response = show_end(settings, parts, &record);
             match Replayed::take(response) {
                 Shown::Complete(response) | Shown::Replay(response, _) => response,
+                Shown::Apart(response, recorded) => {
+                    return stored_result::answer(settings, parts, id, response, &recorded).await;
+                }
                 Shown::Unread => match find(settings, parts, id, usize::MAX).await {
                     Ok(whole) => show_end(settings, parts, &whole),
                     Err(fault) => settings.fault(&fault),
@@ -37,7 +42,8 @@ pub(super) async fn cancel<S: Store>(
         }
         Ok(EndAnswer::Deleted) => settings.shared.dialect.deleted(id),
         Err(fault) => settings.fault(&fault),
-    }
+    };
+    response.map(PollBody::from)
 }
 
 /// Answers with an operation that was canceled, or had ended before.

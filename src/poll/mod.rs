@@ -60,6 +60,7 @@ mod precondition;
 mod replayed;
 mod service;
 mod settings;
+mod stored_result;
 mod unknown;
 
 pub use body::PollBody;

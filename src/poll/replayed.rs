@@ -15,7 +15,7 @@ use super::precondition::{self, NamedTags};
 use crate::{
     codec::push_base64,
     dialect::ApiError,
-    operation::{BodyDigest, BufferedBody},
+    operation::{BodyDigest, RecordedResponse},
 };
 
 static REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
@@ -23,41 +23,57 @@ static CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 static CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 
-/// Adds the validator and the digest to a replayed 200, evaluates the conditions of the request,
-/// and cuts out the range that it asks for. Returns a response without ranges as it is.
+/// The content of a replayed 200 that is sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    Nothing,
+    Whole,
+    Part(Range<usize>),
+}
+
+/// Adds the validator and the digest to the head of a replayed 200, and evaluates the conditions and
+/// the range of the request. `length` is the length of the recorded body in bytes. A response without
+/// ranges stays as it is.
 ///
 /// # Errors
 /// Returns the error of a precondition that is malformed or does not hold, and of a range outside
 /// of the body.
-pub(super) fn complete(
+pub(super) fn complete<B>(
     method: &Method,
     headers: &HeaderMap,
-    mut response: Response<BufferedBody>,
+    response: &mut Response<B>,
+    recorded: &RecordedResponse,
     digest: &BodyDigest,
-) -> Result<Response<BufferedBody>, ApiError> {
+) -> Result<Sent, ApiError> {
     // The choice of the application.
     let accepted = response.headers_mut().entry(ACCEPT_RANGES);
     if *accepted.or_insert(BYTES) != BYTES {
-        return Ok(response);
+        return Ok(Sent::Whole);
     }
     let (etag, repr_digest) = fields_of(digest);
     // The application may keep the validator of the service.
     let etag = response.headers_mut().entry(ETAG).or_insert(etag).clone();
     match precondition::of_read(headers, Some(&etag))? {
-        Some(NamedTags::Any | NamedTags::This) => return Ok(not_modified(&response)),
+        Some(NamedTags::Any | NamedTags::This) => {
+            not_modified(response);
+            return Ok(Sent::Nothing);
+        }
         Some(NamedTags::Others) | None => {}
     }
     // The service may have sent a digest of its own.
     let own_digest = response.headers_mut().entry(&REPR_DIGEST);
     own_digest.or_insert(repr_digest);
     // A part cannot have the trailers of the whole.
-    if method != Method::GET || response.body().trailers().is_some() {
-        return Ok(response);
+    if method != Method::GET || recorded.has_trailers() {
+        return Ok(Sent::Whole);
     }
-    let length = response.body().data().len();
+    let length = recorded.body_len();
     match requested_part(headers, &etag, length) {
-        RequestedPart::Whole => Ok(response),
-        RequestedPart::Part(range) => Ok(part(response, range)),
+        RequestedPart::Whole => Ok(Sent::Whole),
+        RequestedPart::Part(range) => {
+            part(response, &range, length);
+            Ok(Sent::Part(range))
+        }
         RequestedPart::Unsatisfiable => Err(ApiError::RangeNotSatisfiable {
             length: length as u64,
         }),
@@ -76,35 +92,30 @@ fn fields_of(BodyDigest(digest): &BodyDigest) -> (HeaderValue, HeaderValue) {
     (field(b"\"", b"\""), field(b"sha-256=:", b":"))
 }
 
-/// Returns the 304 that replaces a replayed response, without the fields about its content.
-fn not_modified(response: &Response<BufferedBody>) -> Response<BufferedBody> {
-    let mut unchanged = Response::new(BufferedBody::default());
-    *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
-    let headers = unchanged.headers_mut();
-    *headers = response.headers().clone();
+/// Turns the head of a replayed response into a 304, without the fields about its content.
+fn not_modified<B>(response: &mut Response<B>) {
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    let headers = response.headers_mut();
     for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING, TRAILER] {
         headers.remove(name);
     }
     for name in [&REPR_DIGEST, &CONTENT_DIGEST, &CONTENT_MD5] {
         headers.remove(name);
     }
-    unchanged
 }
 
-/// Returns the 206 with a part of a response.
-fn part(response: Response<BufferedBody>, range: Range<usize>) -> Response<BufferedBody> {
-    let (mut head, body) = response.into_parts();
-    let length = body.data().len();
-    head.status = StatusCode::PARTIAL_CONTENT;
+/// Turns the head of a response into that of a 206 with a part of the body.
+fn part<B>(response: &mut Response<B>, range: &Range<usize>, length: usize) {
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    let headers = response.headers_mut();
     let content_range = format!("bytes {}-{}/{length}", range.start, range.end - 1);
     if let Ok(content_range) = HeaderValue::try_from(content_range) {
-        head.headers.insert(CONTENT_RANGE, content_range);
+        headers.insert(CONTENT_RANGE, content_range);
     }
     // These fields describe the whole content.
-    head.headers.remove(CONTENT_LENGTH);
-    head.headers.remove(&CONTENT_DIGEST);
-    head.headers.remove(&CONTENT_MD5);
-    Response::from_parts(head, BufferedBody::from(body.data().slice(range)))
+    headers.remove(CONTENT_LENGTH);
+    headers.remove(&CONTENT_DIGEST);
+    headers.remove(&CONTENT_MD5);
 }
 
 /// The part of a body that a request asks for.

@@ -6,6 +6,20 @@ use crate::{
     store::StoreError,
 };
 
+/// Returns the outcome of a response above the limit.
+#[cold]
+pub(super) fn too_large(id: &OperationId, limit: u64) -> Outcome<RecordedResponse> {
+    tracing::error!(%id, limit, "response above the limit, not recorded");
+    Outcome::failed(FailureKind::ResultTooLarge)
+}
+
+/// Returns the outcome of a response that the result store does not take.
+#[cold]
+pub(super) fn not_stored(id: &OperationId, error: &StoreError) -> Outcome<RecordedResponse> {
+    tracing::error!(%id, error = error.report(), "result not stored");
+    Outcome::failed(FailureKind::ResultNotStored)
+}
+
 /// Logs that the stored data of a running operation is damaged. The operation is not
 /// retried, since the store would refuse it again.
 #[cold]

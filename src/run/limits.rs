@@ -9,8 +9,8 @@ pub(crate) struct RunLimits {
     pub(crate) pending: Duration,
     /// The longest time from the start to the end of the response body.
     pub(crate) running: Duration,
-    /// The largest response body, in bytes.
-    pub(crate) result: u64,
+    /// The largest response body, in bytes, if the application has set it.
+    pub(crate) result: Option<u64>,
     /// The time from the cancellation to the drop of the run.
     pub(crate) grace: Duration,
 }
@@ -18,12 +18,15 @@ pub(crate) struct RunLimits {
 /// The greatest value of every time limit, so that no operation is pending or running forever.
 pub(crate) const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// The default of the largest response body that is recorded in a row, in bytes.
+const LARGEST_RESULT: u64 = 8 * 1024 * 1024;
+
 impl Default for RunLimits {
     fn default() -> Self {
         Self {
             pending: Duration::from_secs(60 * 60),
             running: Duration::from_secs(60 * 60),
-            result: 8 * 1024 * 1024,
+            result: None,
             grace: Duration::from_millis(500),
         }
     }
@@ -35,6 +38,16 @@ impl RunLimits {
         let created = record.operation().metadata().created_at();
         let age = created.and_then(|at| environment::wall_clock().duration_since(at).ok());
         age.is_some_and(|age| age > self.pending)
+    }
+
+    /// Returns the largest response body, in bytes. Bodies that go to a result store have no limit
+    /// by default.
+    pub(crate) fn result_limit(&self, has_results: bool) -> u64 {
+        let limit = self.result.unwrap_or(match has_results {
+            true => u64::MAX,
+            false => LARGEST_RESULT,
+        });
+        limit.min(usize::MAX as u64)
     }
 
     pub(crate) fn set_pending(&mut self, limit: Duration) {

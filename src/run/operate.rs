@@ -81,7 +81,7 @@ where
                         }
                         phase.run();
                     }
-                    call_to_outcome(&node, work, limits.result, &mut service, request).await
+                    call_to_outcome(&node, work, &limits, &mut service, request).await
                 }));
                 let running = attempt.as_mut().as_pin_mut();
                 let running = running.expect("the attempt was just created");
@@ -137,7 +137,7 @@ where
 async fn call_to_outcome<S: Handler, R>(
     node: &Runtime<R>,
     work: &RunContext,
-    limit: u64,
+    limits: &RunLimits,
     service: &mut S,
     request: Box<BufferedRequest>,
 ) -> RunEnd {
@@ -149,8 +149,8 @@ async fn call_to_outcome<S: Handler, R>(
     };
     crash_point!("called");
     Ok(
-        match collect(&work.id, response, limit, node.in_flight.bytes()).await {
-            Ok(response) => outcome_of(&work.id, response, &base),
+        match collect(response, node.recording(work, limits, &base)).await {
+            Ok(response) => outcome_of(&work.id, response),
             Err(outcome) => outcome,
         },
     )

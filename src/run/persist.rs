@@ -76,7 +76,7 @@ async fn ask_until_certain<T, F>(
 where
     F: Future<Output = Result<T, StoreError>>,
 {
-    let mut pauses = Pauses(SHORTEST_PAUSE);
+    let mut pauses = Pauses::default();
     let mut failed: Option<StoreError> = None;
     loop {
         if let Some(error) = &failed {
@@ -113,10 +113,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The pauses between tries. Each pause is twice the previous one, and is extended by a random
 /// part of its half, so that nodes do not retry in step.
-struct Pauses(Duration);
+pub(crate) struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(SHORTEST_PAUSE)
+    }
+}
 
 impl Pauses {
-    fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let pause = self.0;
         self.0 = (pause * 2).min(LONGEST_PAUSE);
         let random = u32::from_ne_bytes(environment::random_bytes());
@@ -133,7 +139,7 @@ mod tests {
     fn pauses_double_up_to_the_longest_and_differ() {
         let mut first = Duration::ZERO;
         for _ in 0..50 {
-            let mut pauses = Pauses(SHORTEST_PAUSE);
+            let mut pauses = Pauses::default();
             for times in 0..20 {
                 let shortest = (SHORTEST_PAUSE * 2_u32.pow(times.min(8))).min(LONGEST_PAUSE);
                 let pause = pauses.next();

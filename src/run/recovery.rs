@@ -6,6 +6,7 @@ mod ending;
 mod reachability;
 mod reclaimer;
 mod stats;
+mod sweep;
 mod upkeep;
 
 use std::{
@@ -197,7 +198,11 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
                     upkeep::purge(&node, &stats).await;
                 }
             };
-            tokio::join!(purge, upkeep::look_after(&node, &stats));
+            tokio::join!(
+                purge,
+                upkeep::look_after(&node, &stats),
+                sweep::sweep(&node, &stats)
+            );
         };
         let looks = RecoveryLooks {
             taker: Arc::new(Reclaimer {

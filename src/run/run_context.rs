@@ -32,6 +32,8 @@ pub(crate) struct RunContext {
     is_started: AtomicBool,
     /// Whether a hint was received that the operation was ended or reclaimed from outside.
     is_told: AtomicBool,
+    /// Whether the result store fails while this run uploads its result.
+    storing_fails: AtomicBool,
     ended: OnceLock<RunEnded>,
     /// The gate, present while the call may still be answered directly.
     gate: Option<Box<Gate>>,
@@ -61,6 +63,7 @@ impl RunContext {
             placed: None,
             is_started: AtomicBool::new(false),
             is_told: AtomicBool::new(false),
+            storing_fails: AtomicBool::new(false),
             ended: OnceLock::new(),
             gate: None,
             stop: OnceLock::new(),
@@ -112,6 +115,19 @@ impl RunContext {
 
     pub(super) fn set_token(&self, token: FencingToken) {
         self.token.store(token.get(), SeqCst);
+    }
+
+    /// Sets whether the result store fails while this run uploads its result.
+    pub(super) fn set_storing_fails(&self, fails: bool) {
+        self.storing_fails.store(fails, SeqCst);
+    }
+
+    /// Returns the failure of a run whose time is over.
+    pub(super) fn overdue(&self) -> FailureKind {
+        match self.storing_fails.load(SeqCst) {
+            true => FailureKind::ResultNotStored,
+            false => FailureKind::TimedOut,
+        }
     }
 
     /// Notes that from now on the store may have counted the attempt.

@@ -6,10 +6,14 @@ use std::{
     time::Duration,
 };
 
+use http::uri::PathAndQuery;
 use tokio::time::Instant;
 
-use super::{Dispatcher, InFlight};
-use crate::store::{KeyCapability, LeaseConfig};
+use super::{Dispatcher, InFlight, Recording, RunLimits, run_context::RunContext};
+use crate::{
+    results::ResultStorage,
+    store::{KeyCapability, LeaseConfig},
+};
 
 /// The state of a node: its store, its lease and its requests in flight.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub(crate) struct Runtime<R> {
     attempts: AtomicU32,
     /// The queue that requests are dispatched to; `None` if requests run here.
     pub(crate) dispatcher: Option<Dispatcher>,
+    /// The store for long results, if there is one.
+    pub(crate) results: Option<ResultStorage>,
     /// The moment of the last warning about a full store.
     warned_of_full_store: Mutex<Option<Instant>>,
 }
@@ -46,6 +52,7 @@ impl<R> Runtime<R> {
             keys: OnceLock::new(),
             attempts: AtomicU32::new(0),
             dispatcher: None,
+            results: None,
             warned_of_full_store: Mutex::default(),
         }
     }
@@ -54,6 +61,22 @@ impl<R> Runtime<R> {
         Self {
             dispatcher: Some(dispatcher),
             ..Self::new(store)
+        }
+    }
+
+    /// Returns the rules by which the response of a run is recorded.
+    pub(super) fn recording<'a>(
+        &'a self,
+        work: &'a RunContext,
+        limits: &RunLimits,
+        base: &'a PathAndQuery,
+    ) -> Recording<'a> {
+        Recording {
+            id: &work.id,
+            base: Some(base),
+            limit: limits.result_limit(self.results.is_some()),
+            budget: self.in_flight.bytes(),
+            apart: self.results.as_ref().map(|results| (results, work)),
         }
     }
 

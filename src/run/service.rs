@@ -19,6 +19,7 @@ use super::{
 use crate::{
     BoxError,
     operation::{BufferedBody, RecordedResponse, State},
+    results::{ResultStorage, ResultStore},
     store::{Lease, LeaseConfig, StoreError, Written},
 };
 
@@ -153,10 +154,39 @@ impl<S, R> RunService<S, R> {
         self
     }
 
-    /// Sets the largest response body that is recorded, in bytes; 8 MiB by default.
+    /// Sets the store for long results, as
+    /// [`Operations::result_store`](crate::Operations::result_store) does for the other nodes.
+    ///
+    /// # Panics
+    /// Panics if the service was cloned before.
+    #[must_use]
+    pub fn result_store(mut self, results: impl ResultStore) -> Self {
+        let node = Arc::get_mut(&mut self.node);
+        let node = node.expect("the result store is set before the service is cloned");
+        node.results = Some(ResultStorage::new(results));
+        self
+    }
+
+    /// Sets the greatest length in bytes of a response body that is recorded in the store of the
+    /// operations; 256 KiB by default. A longer one goes to the [result store](Self::result_store).
+    ///
+    /// # Panics
+    /// Panics if there is no result store, or if the service was cloned before.
+    #[must_use]
+    pub fn result_threshold(mut self, bytes: u64) -> Self {
+        let node = Arc::get_mut(&mut self.node);
+        let node = node.expect("the threshold is set before the service is cloned");
+        let results = node.results.as_mut();
+        let results = results.expect("the result store is set before its threshold");
+        results.threshold = bytes;
+        self
+    }
+
+    /// Sets the largest response body that is recorded, in bytes; by default 8 MiB, and no limit with
+    /// a [result store](Self::result_store).
     #[must_use]
     pub fn result_limit(mut self, bytes: u64) -> Self {
-        self.limits.result = bytes;
+        self.limits.result = Some(bytes);
         self
     }
 }

@@ -112,6 +112,11 @@ impl ApiError {
                 Status::PRECONDITION_FAILED,
                 "A precondition does not hold",
             ),
+            Self::ResultUnreadable { .. } => (
+                "result-unreadable",
+                Status::INTERNAL_SERVER_ERROR,
+                "The result cannot be read",
+            ),
             Self::RangeNotSatisfiable { .. } => (
                 "range-not-satisfiable",
                 Status::RANGE_NOT_SATISFIABLE,
@@ -226,6 +231,9 @@ impl ApiError {
                 name.field()
             ),
             Self::Canceled { id } => format!("The operation {id} was canceled."),
+            Self::ResultUnreadable { id } => {
+                format!("The result of the operation {id} is missing or damaged.")
+            }
             Self::RangeNotSatisfiable { length } => format!("The result has {length} bytes."),
             Self::BodyTooLarge { limit } => format!("At most {limit} bytes are accepted."),
             Self::BodyTimeout

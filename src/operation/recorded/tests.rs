@@ -1,3 +1,5 @@
+use http::HeaderValue;
+
 use super::*;
 
 fn recorded(headers: &[(&'static str, &'static str)], body: &'static [u8]) -> RecordedResponse {

@@ -187,6 +187,13 @@ impl ResultBytes<'_> {
         self.budget.results.fetch_add(bytes, Relaxed);
         self.bytes += bytes;
     }
+
+    /// Sets the number of bytes that are in memory.
+    pub(crate) fn set(&mut self, bytes: usize) {
+        let before = std::mem::replace(&mut self.bytes, 0);
+        self.add(bytes);
+        self.budget.results.fetch_sub(before, Relaxed);
+    }
 }
 
 impl Drop for ResultBytes<'_> {

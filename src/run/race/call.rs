@@ -110,16 +110,11 @@ where
             return Outcome::failed(FailureKind::Panicked);
         }
     };
-    let collected = pin!(collect(
-        &work.id,
-        response,
-        limits.result,
-        node.in_flight.bytes()
-    ));
+    let collected = pin!(collect(response, node.recording(work, limits, base)));
     match CatchPanic::new(Timeout::until(latest, collected)).await {
-        Ok(Ok(Ok(response))) => outcome_of(&work.id, response, base),
+        Ok(Ok(Ok(response))) => outcome_of(&work.id, response),
         Ok(Ok(Err(outcome))) => outcome,
-        Ok(Err(_)) => Outcome::failed(FailureKind::TimedOut),
+        Ok(Err(_)) => Outcome::failed(work.overdue()),
         Err(panicked) => {
             panicked.of_handler(&work.id);
             Outcome::failed(FailureKind::Panicked)

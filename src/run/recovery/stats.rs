@@ -19,6 +19,7 @@ struct RecoveryCounters {
     ended: AtomicU64,
     refused: AtomicU64,
     purged: AtomicU64,
+    swept: AtomicU64,
     health: Mutex<Health>,
 }
 
@@ -52,6 +53,8 @@ counts! {
     refused, add_refused;
     /// The number of expired operations that were deleted.
     purged, add_purged;
+    /// The number of uploads without an operation that were deleted from the result store.
+    swept, add_swept;
 }
 
 impl RecoveryStats {

@@ -13,6 +13,7 @@ pub mod process;
 pub mod ready_later;
 pub mod redis;
 pub mod repetition;
+pub mod results;
 pub mod runs;
 pub mod runtime;
 pub mod said;

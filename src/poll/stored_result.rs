@@ -1,0 +1,88 @@
+//! Answers whose body is in the result store.
+
+use std::ops::Range;
+
+use http::{Method, Response, StatusCode, request::Parts};
+
+use super::{
+    PollBody,
+    context::unavailable,
+    replayed::{self, Sent},
+    settings::Settings,
+};
+use crate::{
+    dialect::ApiError,
+    operation::{BufferedBody, OperationId, RecordedResponse},
+    results::{ResultChunks, ResultKey, StoredBody},
+    store::{Store, StoreError},
+};
+
+/// Answers with the head of a replay, and with as much of its body as the request asks for.
+pub(super) async fn answer<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    id: &OperationId,
+    mut response: Response<BufferedBody>,
+    recorded: &RecordedResponse,
+) -> Response<PollBody> {
+    match body_of(settings, parts, id, &mut response, recorded).await {
+        Ok(body) => response.map(|_| body),
+        Err(fault) => settings.fault(&fault).map(PollBody::from),
+    }
+}
+
+async fn body_of<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    id: &OperationId,
+    response: &mut Response<BufferedBody>,
+    recorded: &RecordedResponse,
+) -> Result<PollBody, ApiError> {
+    let unreadable = || ApiError::ResultUnreadable { id: id.clone() };
+    let digest = recorded.known_digest().ok_or_else(unreadable)?;
+    let uploader = recorded.uploader().ok_or_else(unreadable)?;
+    let sent = match response.status() {
+        StatusCode::OK => {
+            replayed::complete(&parts.method, &parts.headers, response, recorded, &digest)?
+        }
+        _ => Sent::Whole,
+    };
+    let length = recorded.body_len() as u64;
+    let range = match sent {
+        Sent::Nothing => return Ok(BufferedBody::default().into()),
+        Sent::Whole => 0..length,
+        Sent::Part(range) => range.start as u64..range.end as u64,
+    };
+    let key = ResultKey::new(id.clone(), uploader);
+    let chunks = match parts.method {
+        Method::HEAD => None,
+        _ => Some(open(settings, &key, range.clone()).await?),
+    };
+    Ok(PollBody::stored(match range == (0..length) {
+        true => StoredBody::whole(key, chunks, length, digest, recorded.trailers()),
+        false => StoredBody::part(key, chunks, range),
+    }))
+}
+
+/// Opens a part of a body.
+async fn open<S: Store>(
+    settings: &Settings<S>,
+    key: &ResultKey,
+    range: Range<u64>,
+) -> Result<ResultChunks, ApiError> {
+    let opened = match &settings.runtime.results {
+        Some(results) => results.store.get(key, range).await,
+        None => Err(StoreError::refused("this node has no result store")),
+    };
+    let error = match opened {
+        Ok(Some(chunks)) => return Ok(chunks),
+        Ok(None) => StoreError::refused("the result store does not have it"),
+        Err(error) if error.is_transient() => {
+            return Err(unavailable(settings, Some(&key.id), &error));
+        }
+        Err(error) => error,
+    };
+    let id = &key.id;
+    tracing::error!(%id, error = error.report(), "result not read");
+    Err(ApiError::ResultUnreadable { id: id.clone() })
+}

@@ -1,0 +1,106 @@
+use std::{fmt, future::Future, ops::Range, pin::Pin, sync::Arc, time::SystemTime};
+
+use bytes::Bytes;
+use futures_core::Stream;
+
+use super::ResultKey;
+use crate::store::StoreResult;
+
+/// The future of a call of a [`ResultStore`].
+pub type ResultFuture<'a, T> = Pin<Box<dyn Future<Output = StoreResult<T>> + Send + 'a>>;
+
+/// A stored body in chunks of any length, in their order.
+pub type ResultChunks = Pin<Box<dyn Stream<Item = StoreResult<Bytes>> + Send>>;
+
+/// The uploads of a store, in any order.
+pub type ResultEntries<'a> = Pin<Box<dyn Stream<Item = StoreResult<StoredResult>> + Send + 'a>>;
+
+/// Stores the bodies of long results.
+///
+/// # Semantics
+/// * An upload is visible once it is [finished](ResultUpload::finish), as a whole, and durable from
+///   then on. Nothing is visible of one that was dropped, or whose process died.
+/// * A key is uploaded at most once. A store may keep either of two uploads with one key, as a
+///   whole.
+/// * A [transient](crate::store::StoreError::is_transient) error says that the same call may
+///   succeed later. The caller repeats it within the limits of the run. Any other error fails the
+///   operation as `result-not-stored`.
+/// * A store, or its prefix, belongs to the operations of one [store](crate::store). The
+///   [`Recovery`](crate::Recovery) deletes what no operation of that store names.
+pub trait ResultStore: Send + Sync + 'static {
+    /// Begins an upload.
+    fn put<'a>(&'a self, key: &'a ResultKey) -> ResultFuture<'a, Box<dyn ResultUpload>>;
+
+    /// Returns a part of a finished upload, from `range.start` to before `range.end` in bytes;
+    /// `None` if there is no such upload. The stream ends with an error, or short, if bytes are
+    /// missing. Dropping the stream ends the read.
+    fn get<'a>(
+        &'a self,
+        key: &'a ResultKey,
+        range: Range<u64>,
+    ) -> ResultFuture<'a, Option<ResultChunks>>;
+
+    /// Deletes uploads, also those that do not exist.
+    fn delete<'a>(&'a self, keys: &'a [ResultKey]) -> ResultFuture<'a, ()>;
+
+    /// Lists the finished uploads.
+    fn list(&self) -> ResultEntries<'_>;
+}
+
+/// An upload in progress. Dropping it aborts the upload.
+pub trait ResultUpload: Send {
+    /// Adds a chunk. The future waits while the store has no room for another chunk, so that a
+    /// body is never in memory as a whole. After a transient error the same chunk is written
+    /// again.
+    fn write(&mut self, chunk: Bytes) -> ResultFuture<'_, ()>;
+
+    /// Ends the upload. It is durable and visible when the future returns. After a transient error
+    /// the call is repeated.
+    fn finish(&mut self) -> ResultFuture<'_, ()>;
+}
+
+/// A finished upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredResult {
+    /// The key.
+    pub key: ResultKey,
+    /// The time at which the upload was finished, by the clock of the store.
+    pub finished_at: SystemTime,
+}
+
+impl StoredResult {
+    /// Returns an upload that was finished at this time.
+    #[must_use]
+    pub fn new(key: ResultKey, finished_at: SystemTime) -> Self {
+        Self { key, finished_at }
+    }
+}
+
+/// The result store of a node, and the length of a body above which it is used.
+#[derive(Clone)]
+pub(crate) struct ResultStorage {
+    pub(crate) store: Arc<dyn ResultStore>,
+    /// The greatest length in bytes of a body that is kept in the record.
+    pub(crate) threshold: u64,
+}
+
+/// The default of [`ResultStorage::threshold`].
+const THRESHOLD: u64 = 256 * 1024;
+
+impl ResultStorage {
+    pub(crate) fn new(store: impl ResultStore) -> Self {
+        Self {
+            store: Arc::new(store),
+            threshold: THRESHOLD,
+        }
+    }
+}
+
+impl fmt::Debug for ResultStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResultStorage")
+            .field("threshold", &self.threshold)
+            .finish_non_exhaustive()
+    }
+}

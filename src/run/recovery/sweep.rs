@@ -1,0 +1,109 @@
+//! Deleting what no operation names in the result store.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    time::Duration,
+};
+
+use futures_core::Stream as _;
+use tokio::time::sleep;
+
+use super::RecoveryStats;
+use crate::{
+    environment,
+    operation::RecordedResponse,
+    results::{ResultEntries, ResultKey, ResultStorage, StoredResult},
+    run::Runtime,
+    store::{Lease, StoreError, StoreResult},
+};
+
+/// The number of uploads that are deleted in one call.
+const BATCH: usize = 100;
+
+/// The pause between two looks at the whole result store.
+const BETWEEN_SWEEPS: Duration = Duration::from_secs(10 * 60);
+
+/// The age of an upload above which it is deleted if no operation names it. A younger one may be
+/// that of an outcome that is being recorded.
+const ORPHANED: Duration = Duration::from_secs(60 * 60);
+
+/// Deletes uploads that no operation names: those of holders that lost their operation, and those
+/// of operations that were deleted or have expired.
+pub(super) async fn sweep<R>(node: &Runtime<R>, stats: &RecoveryStats)
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let Some(results) = &node.results else {
+        return;
+    };
+    loop {
+        if let Err(error) = sweep_once(node, results, stats).await {
+            tracing::warn!(error = error.report(), "result store not swept");
+        }
+        sleep(BETWEEN_SWEEPS).await;
+    }
+}
+
+async fn sweep_once<R>(
+    node: &Runtime<R>,
+    results: &ResultStorage,
+    stats: &RecoveryStats,
+) -> StoreResult<()>
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let mut entries = results.store.list();
+    let mut orphans = Vec::new();
+    loop {
+        let entry = next(&mut entries).await.transpose()?;
+        let is_last = entry.is_none();
+        if let Some(entry) = entry
+            && is_orphan(node, &entry).await?
+        {
+            orphans.push(entry.key);
+        }
+        if orphans.len() >= BATCH || is_last && !orphans.is_empty() {
+            results.store.delete(&orphans).await?;
+            tracing::debug!(
+                deleted = orphans.len(),
+                "results without an operation deleted"
+            );
+            stats.add_swept(orphans.len());
+            orphans.clear();
+        }
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
+fn next<'a>(
+    entries: &'a mut ResultEntries<'_>,
+) -> impl Future<Output = Option<StoreResult<StoredResult>>> + 'a {
+    poll_fn(|context| Pin::new(&mut *entries).poll_next(context))
+}
+
+/// Returns whether an upload is old, and no operation names it or will name it.
+async fn is_orphan<R>(node: &Runtime<R>, entry: &StoredResult) -> Result<bool, StoreError>
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let age = environment::wall_clock().duration_since(entry.finished_at);
+    if age.unwrap_or_default() < ORPHANED {
+        return Ok(false);
+    }
+    let ResultKey { id, token } = &entry.key;
+    // An operation of any owner: the head is not enough, since it is withheld from others.
+    Ok(match node.store.get(id).await {
+        Err(error) if error.is_transient() => return Err(error),
+        // A damaged record may name it.
+        Err(_) => false,
+        Ok(None) => true,
+        Ok(Some(record)) if record.operation().state().is_terminal() => {
+            let response = record.operation().response();
+            response.and_then(RecordedResponse::uploader) != Some(*token)
+        }
+        Ok(Some(record)) => record.token() != *token,
+    })
+}

@@ -1,0 +1,327 @@
+//! Long results, which go to a result store and come back from there.
+
+use std::{
+    convert::Infallible,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Request, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use test_support::results::MemoryResults;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_operations::{
+    LeaseConfig, MemoryStore, OperationId, Operations, RequestBody,
+    dialect::{Azure, Fhir, Google},
+    results::ResultKey,
+    store::{FencingToken, NodeId, Repository, Store, Version, Watch, Written},
+};
+use tower_operations_redb::RedbStore;
+
+/// The chunks of a service's body.
+const CHUNK: usize = 50_000;
+
+fn content(length: usize) -> Bytes {
+    (0..length).map(|index| (index * 7 % 251) as u8).collect()
+}
+
+/// Accepts a request whose response has a body of this length, and returns its operation.
+async fn accept<R>(operations: &Operations<R>, length: usize, status: u16) -> OperationId
+where
+    R: tower_operations::store::Lease<Output = tower_operations::RecordedResponse> + Clone,
+{
+    let service = service_fn(move |_: Request<RequestBody<String>>| async move {
+        let body = content(length);
+        let begins = (0..length).step_by(CHUNK);
+        let frames: Vec<Result<_, Infallible>> = begins
+            .map(|begin| Ok(Frame::data(body.slice(begin..length.min(begin + CHUNK)))))
+            .collect();
+        let response = Response::builder()
+            .status(status)
+            .header("content-type", "application/pdf")
+            .header("x-name", "q3");
+        let body = StreamBody::new(stream::iter(frames));
+        Ok::<_, Infallible>(response.body(body).unwrap())
+    });
+    let service = operations.layer().layer(service);
+    let request = Request::post("/reports").body(String::new()).unwrap();
+    let accepted = service.oneshot(request).await.unwrap();
+    assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+    accepted.extensions().get::<OperationId>().unwrap().clone()
+}
+
+async fn end<R: Watch>(store: &R, id: &OperationId) -> tower_operations::store::Record<R::Output> {
+    let mut since = Version::FIRST;
+    loop {
+        let record = store.changed(id, since, Duration::from_secs(20)).await;
+        let record = record.unwrap().unwrap();
+        if record.operation().state().is_terminal() {
+            return record;
+        }
+        since = record.version().unwrap();
+    }
+}
+
+async fn get<R>(
+    operations: &Operations<R>,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> (StatusCode, http::HeaderMap, Result<Bytes, String>)
+where
+    R: Repository<Output = tower_operations::RecordedResponse> + Watch,
+{
+    let mut request = Request::get(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(()).unwrap();
+    let response = operations.poll_service().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.map(|body| body.to_bytes());
+    (
+        parts.status,
+        parts.headers,
+        body.map_err(|error| error.to_string()),
+    )
+}
+
+#[tokio::test]
+async fn long_results_are_streamed_in_and_out() {
+    let results = MemoryResults::default();
+    let memory = Operations::new(MemoryStore::new()).result_store(results.clone());
+    let redb = RedbStore::in_memory().unwrap();
+    let durable = Operations::new(redb.clone()).result_store(results.clone());
+    for length in [256 * 1024, 256 * 1024 + 1, 9_000_001] {
+        let is_apart = length > 256 * 1024;
+        let id = accept(&memory, length, 200).await;
+        let path = format!("/{id}/result?wait=10");
+        check(&memory, &path, length).await;
+        let id = accept(&durable, length, 200).await;
+        let record = end(&redb, &id).await;
+        let response = record.operation().result().unwrap();
+        assert_eq!(
+            (response.body().is_none(), response.body_len()),
+            (is_apart, length)
+        );
+        let path = format!("/{id}/result");
+        check(&durable, &path, length).await;
+        assert_eq!(results.keys().len(), if is_apart { 2 } else { 0 });
+        results.clear();
+    }
+    assert!(
+        results.longest_chunk() < 6 * CHUNK + 1,
+        "{}",
+        results.longest_chunk()
+    );
+    assert_eq!(results.uploads(), 0);
+}
+
+async fn check<R>(operations: &Operations<R>, path: &str, length: usize)
+where
+    R: Repository<Output = tower_operations::RecordedResponse> + Watch,
+{
+    let (status, headers, body) = get(operations, path, &[]).await;
+    let body = body.unwrap();
+    assert_eq!((status, body.len()), (StatusCode::OK, length));
+    assert!(body == content(length));
+    assert_eq!(headers["x-name"], "q3");
+    assert_eq!(headers["content-type"], "application/pdf");
+    let etag = headers["etag"].to_str().unwrap().to_owned();
+    assert!(headers.contains_key("repr-digest"));
+
+    let range = [("range", "bytes=100-250100"), ("if-range", &etag)];
+    let (status, headers, part) = get(operations, path, &range).await;
+    assert_eq!(status, StatusCode::PARTIAL_CONTENT);
+    assert_eq!(
+        headers["content-range"],
+        format!("bytes 100-250100/{length}")
+    );
+    assert!(part.unwrap() == content(length).slice(100..250_101));
+
+    let unchanged = [("if-none-match", &*etag)];
+    let (status, _, body) = get(operations, path, &unchanged).await;
+    assert_eq!((status, body.unwrap().len()), (StatusCode::NOT_MODIFIED, 0));
+    let (status, _, _) = get(operations, path, &[("range", "bytes=99999999-")]).await;
+    assert_eq!(status, StatusCode::RANGE_NOT_SATISFIABLE);
+
+    let head = Request::head(path).body(()).unwrap();
+    let head = operations.poll_service().oneshot(head).await.unwrap();
+    assert_eq!(head.headers()[header::CONTENT_LENGTH], length.to_string());
+    assert_eq!(head.headers()["etag"], etag);
+    assert!(
+        head.into_body()
+            .collect()
+            .await
+            .unwrap()
+            .to_bytes()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_ends_the_read() {
+    let results = MemoryResults::default();
+    let store = MemoryStore::new();
+    let operations = Operations::new(store.clone()).result_store(results.clone());
+    let id = accept(&operations, 5_000_000, 200).await;
+    end(&store, &id).await;
+    let request = Request::get(format!("/{id}/result")).body(()).unwrap();
+    let response = operations.poll_service().oneshot(request).await.unwrap();
+    let mut body = response.into_body();
+    body.frame().await.unwrap().unwrap();
+    drop(body);
+    assert!(results.read() < 100_000);
+    let (status, _, body) = get(&operations, &format!("/{id}"), &[]).await;
+    let operation: serde_json::Value = serde_json::from_slice(&body.unwrap()).unwrap();
+    assert_eq!(
+        (status, &operation["state"]),
+        (StatusCode::OK, &"succeeded".into())
+    );
+    assert_eq!((operation.get("result"), results.read()), (None, 0));
+}
+
+#[tokio::test]
+async fn dialects_replay_and_list_long_results() {
+    let results = MemoryResults::default();
+    let store = MemoryStore::new();
+    let operations = Operations::new(store.clone()).result_store(results.clone());
+    for status in [200, 201, 422] {
+        let id = accept(&operations, 1_000_000, status).await;
+        end(&store, &id).await;
+        let (answered, _, body) = get(&operations, &format!("/{id}/result"), &[]).await;
+        assert_eq!(answered.as_u16(), status);
+        assert!(body.unwrap() == content(1_000_000));
+    }
+    let id = accept(&operations, 1_000_000, 200).await;
+    end(&store, &id).await;
+    let fhir = operations.clone().dialect(Fhir::default());
+    let (status, _, body) = get(&fhir, &format!("/{id}"), &[]).await;
+    assert!(status == StatusCode::OK && body.unwrap() == content(1_000_000));
+    results.read();
+    let google = operations.clone().dialect(Google::default());
+    let azure = operations.dialect(Azure::default());
+    for operations in [google, azure] {
+        let (status, _, body) = get(&operations, &format!("/{id}"), &[]).await;
+        assert!(status == StatusCode::OK && body.unwrap().len() < 2000);
+    }
+    assert_eq!(results.read(), 0);
+}
+
+#[tokio::test]
+async fn a_missing_or_damaged_result_is_never_sent_as_a_whole_one() {
+    let results = MemoryResults::default();
+    let store = MemoryStore::new();
+    let operations = Operations::new(store.clone()).result_store(results.clone());
+    let id = accept(&operations, 1_000_000, 200).await;
+    end(&store, &id).await;
+    let path = format!("/{id}/result");
+    for damage in [
+        |body: Bytes| body.slice(..999_999),
+        |_: Bytes| [&content(999_999)[..], b"!"].concat().into(),
+    ] {
+        results.change(damage);
+        let (status, _, body) = get(&operations, &path, &[]).await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(body.is_err(), "the connection is broken off");
+        results.change(|_| content(1_000_000));
+    }
+    let (_, _, body) = get(&operations, &path, &[]).await;
+    assert!(body.is_ok());
+    results.clear();
+    let (status, headers, body) = get(&operations, &path, &[]).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(headers["content-type"], "application/problem+json");
+    let problem: serde_json::Value = serde_json::from_slice(&body.unwrap()).unwrap();
+    assert_eq!(problem["type"], "urn:tower-operations:result-unreadable");
+    let elsewhere = Operations::new(store);
+    let (status, _, _) = get(&elsewhere, &path, &[]).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+}
+
+#[tokio::test(start_paused = true)]
+async fn uploads_are_repeated_and_fail_the_operation_at_its_limit() {
+    let results = MemoryResults::default();
+    let store = MemoryStore::new();
+    let operations = Operations::new(store.clone())
+        .result_store(results.clone())
+        .running_timeout(Duration::from_secs(60));
+    results.fail(5);
+    let id = accept(&operations, 1_000_000, 200).await;
+    let record = end(&store, &id).await;
+    assert_eq!(record.operation().result().unwrap().body_len(), 1_000_000);
+    let (_, _, body) = get(&operations, &format!("/{id}/result"), &[]).await;
+    assert!(body.unwrap() == content(1_000_000));
+
+    let kept = results.keys();
+    results.fail(usize::MAX);
+    let id = accept(&operations, 1_000_000, 200).await;
+    let record = end(&store, &id).await;
+    let kind = record.operation().failure().unwrap().kind().unwrap();
+    assert_eq!(kind.code(), "result-not-stored");
+    results.fail(0);
+    results.refuse();
+    let id = accept(&operations, 1_000_000, 200).await;
+    let record = end(&store, &id).await;
+    let kind = record.operation().failure().unwrap().kind().unwrap();
+    assert_eq!(kind.code(), "result-not-stored");
+    assert_eq!((results.keys(), results.uploads()), (kept, 0));
+}
+
+#[tokio::test]
+async fn a_limit_holds_for_long_results_too() {
+    let results = MemoryResults::default();
+    let store = MemoryStore::new();
+    let operations = Operations::new(store.clone())
+        .result_store(results.clone())
+        .result_threshold(1000)
+        .result_limit(500_000);
+    let id = accept(&operations, 500_000, 200).await;
+    let record = end(&store, &id).await;
+    assert_eq!(record.operation().result().unwrap().body_len(), 500_000);
+    let id = accept(&operations, 500_001, 200).await;
+    let record = end(&store, &id).await;
+    let kind = record.operation().failure().unwrap().kind().unwrap();
+    assert_eq!(kind.code(), "result-too-large");
+    assert_eq!((results.keys().len(), results.uploads()), (1, 0));
+    assert_eq!(operations.in_flight().bytes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn recovery_deletes_what_no_operation_names() {
+    let results = MemoryResults::default();
+    let store = MemoryStore::new();
+    let lease = LeaseConfig::new(NodeId::new(), Duration::from_secs(30));
+    let operations = Operations::new(store.clone())
+        .result_store(results.clone())
+        .lease(lease);
+    let named = accept(&operations, 1_000_000, 200).await;
+    let record = end(&store, &named).await;
+    let deleted = accept(&operations, 1_000_000, 200).await;
+    let gone = end(&store, &deleted).await;
+    let written = store.delete(&deleted, gone.stamp().unwrap()).await.unwrap();
+    assert!(matches!(written, Written::Done(_)));
+    let old = SystemTime::now() - Duration::from_secs(2 * 60 * 60);
+    let of = |id: &OperationId, token| ResultKey::new(id.clone(), token);
+    let kept = of(&named, record.token());
+    let late = of(&named, FencingToken::from_number(7));
+    let young = of(&OperationId::new(), FencingToken::from_number(9));
+    results.insert(&kept, content(1_000_000), old);
+    results.insert(&of(&deleted, gone.token()), "deleted", old);
+    results.insert(&late, "late", old);
+    results.insert(&young, "young", SystemTime::now());
+    let recovery = operations.recovery();
+    let stats = recovery.stats();
+    let recovering = tokio::spawn(recovery.run());
+    while stats.swept() < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    recovering.abort();
+    let mut left = vec![kept.to_string(), young.to_string()];
+    left.sort();
+    assert_eq!((results.keys(), stats.swept()), (left, 2));
+    let (_, _, body) = get(&operations, &format!("/{named}/result"), &[]).await;
+    assert!(body.unwrap() == content(1_000_000));
+    assert!(store.get(&deleted).await.unwrap().is_none());
+}
