@@ -42,12 +42,14 @@ mod purge;
 mod racing;
 mod reading;
 mod recorded;
+mod results;
 mod subject;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
 
 pub use nodes::Nodes;
+pub use results::results;
 use tower_operations::{
     RecordedResponse,
     store::{IdempotencyKeys, Lease, List, Purge, Repository, Watch},

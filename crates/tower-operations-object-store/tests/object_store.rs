@@ -1,0 +1,83 @@
+//! Results in a folder and in memory.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, memory::InMemory};
+use test_support::private::Folder;
+use tower_operations::{
+    OperationId,
+    results::{ResultKey, ResultStore},
+    store::FencingToken,
+};
+use tower_operations_conformance as conformance;
+use tower_operations_object_store::ObjectResults;
+
+fn folder(path: &Path) -> Arc<LocalFileSystem> {
+    Arc::new(LocalFileSystem::new_with_prefix(path).unwrap())
+}
+
+/// Returns the files below a folder.
+fn files(path: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => found.push(path.display().to_string()),
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn objects_keep_the_promises_of_a_result_store() {
+    let test = Folder::new("objects");
+    std::fs::create_dir_all(test.join("there")).unwrap();
+    for prefix in ["results", "a/b", ""] {
+        conformance::results(&ObjectResults::new(Arc::new(InMemory::new()), prefix)).await;
+    }
+    conformance::results(&ObjectResults::new(folder(&test.join("there")), "results")).await;
+}
+
+#[tokio::test]
+async fn dropped_uploads_leave_nothing() {
+    let test = Folder::new("objects-dropped");
+    let path = test.join("there");
+    std::fs::create_dir_all(&path).unwrap();
+    let results = ObjectResults::new(folder(&path), "results");
+    let key = ResultKey::new(OperationId::new(), FencingToken::from_number(1));
+    let mut upload = results.put(&key).await.unwrap();
+    for _ in 0..20 {
+        upload.write(Bytes::from(vec![7; 1 << 20])).await.unwrap();
+    }
+    assert_eq!(files(&path).len(), 1, "a part is there");
+    drop(upload);
+    let begun = tokio::time::Instant::now();
+    while !files(&path).is_empty() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            files(&path)
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn objects_of_others_are_not_listed() {
+    let objects = Arc::new(InMemory::new());
+    let results = ObjectResults::new(objects.clone(), "results");
+    for name in [
+        "results/readme.txt",
+        "results/a/b/c",
+        "results/a/7",
+        "elsewhere/a/b",
+    ] {
+        objects.put(&name.into(), "text".into()).await.unwrap();
+    }
+    let objects: Arc<dyn ObjectStore> = objects;
+    let there = objects.list(None);
+    assert_eq!(futures_util::StreamExt::count(there).await, 4);
+    assert_eq!(futures_util::StreamExt::count(results.list()).await, 0);
+}
