@@ -27,6 +27,10 @@ macro_rules! links {
 [AsyncAcceptLayer::when_signaled]: crate::AsyncAcceptLayer::when_signaled
 [AsyncAcceptLayer::original_uri]: crate::AsyncAcceptLayer::original_uri
 [Operations::trust_forwarded]: crate::Operations::trust_forwarded
+[Operations::result_store]: crate::Operations::result_store
+[Operations::result_threshold]: crate::Operations::result_threshold
+[Operations::result_limit]: crate::Operations::result_limit
+[results::ResultStore]: crate::results::ResultStore
 [Dispatch]: crate::Dispatch
 [Drain]: crate::Drain
 [Drain::drain]: crate::Drain::drain
@@ -107,6 +111,11 @@ pub mod deployment {}
 ///
 #[doc = include_str!("../docs/growing.md")]
 pub mod growing {}
+
+#[doc = links!()]
+///
+#[doc = include_str!("../docs/results.md")]
+pub mod results {}
 
 #[doc = links!()]
 ///

@@ -120,6 +120,7 @@ pub mod guide;
 pub mod operation;
 mod operations;
 mod owner;
+mod pauses;
 pub mod poll;
 pub mod results;
 pub mod run;

@@ -10,7 +10,6 @@ use super::{HeaderBlock, HeaderFields, header_block::put_field};
 use crate::{
     BoxError,
     operation::{BodyDigest, Embedding, RecordedBody, RecordedResponse},
-    store::FencingToken,
 };
 
 /// Status, fields, form, length and digest of a response, whose body is stored apart.
@@ -60,7 +59,7 @@ impl<'a> From<&'a RecordedResponse> for ResponseHead<'a> {
                 // The first releases wrote JSON of any depth. Nothing is written from it again.
                 Embedding::JsonOfAnyDepth | Embedding::No => None,
             },
-            uploader: response.uploader().map(FencingToken::get),
+            uploader: response.uploader(),
             digest: response.stored_digest().map(|it| hex(&it.0).into()),
             fields: field_heads(fields),
             trailers: field_heads(trailers),
@@ -94,7 +93,7 @@ impl ResponseHead<'_> {
             Some(body) => RecordedResponse::from_blocks(status, embed, fields, trailers, body)
                 .with_known_digest(digest),
             None => {
-                let body = match self.uploader.map(FencingToken::from_number) {
+                let body = match self.uploader {
                     Some(uploader) => RecordedBody::Apart {
                         length: self.length,
                         uploader,

@@ -100,7 +100,9 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         let lost_it = before.token() != next.token();
         let loser = before.node().filter(|_| lost_it);
         // The digest of a long body is computed before, where it holds up no other work.
-        if let Some(recorded) = record_head::recorded(&next) {
+        if let Some(recorded) = record_head::recorded(&next)
+            && recorded.stores_digest()
+        {
             body_digest::digest(recorded).await;
         }
         let (head, result) = (record_head::encode(&next)?, record_head::result(&next)?);

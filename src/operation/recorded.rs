@@ -14,10 +14,7 @@ use super::{
     BufferedBody, Embedding, Failure, FailureKind, Outcome, explained::problem_of,
     hop_by_hop::recorded_fields,
 };
-use crate::{
-    codec::{HeaderBlock, HeaderFields, put_fields},
-    store::FencingToken,
-};
+use crate::codec::{HeaderBlock, HeaderFields, put_fields};
 
 /// A response of the inner service: status, headers, body and trailers, byte for byte.
 ///
@@ -63,10 +60,10 @@ pub(crate) enum RecordedBody {
     Read(Bytes),
     /// The body was not read. This is its length in bytes.
     Unread(usize),
-    /// The body is in a result store, where this holder uploaded it.
+    /// The body is in a result store, where the holder with this token uploaded it.
     Apart {
         length: usize,
-        uploader: FencingToken,
+        uploader: u64,
     },
 }
 
@@ -116,11 +113,11 @@ impl RecordedResponse {
 
     /// Records a response whose body of this length and digest is in a result store.
     pub(crate) fn apart(
-        head: http::response::Parts,
+        head: &http::response::Parts,
         trailers: Option<HeaderMap>,
         length: usize,
         digest: BodyDigest,
-        uploader: FencingToken,
+        uploader: u64,
     ) -> Self {
         let headers = HeaderBlock::from_map(&head.headers, recorded_fields(&head.headers, length));
         let trailers = trailers.map(|it| HeaderBlock::from_map(&it, |_, _| true));
@@ -134,8 +131,8 @@ impl RecordedResponse {
         )
     }
 
-    /// Returns the holder that uploaded the body to a result store, if it is there.
-    pub(crate) fn uploader(&self) -> Option<FencingToken> {
+    /// Returns the token of the holder that uploaded the body to a result store, if it is there.
+    pub(crate) fn uploader(&self) -> Option<u64> {
         match &self.0 {
             Recorded::Parts(parts) => match parts.body {
                 RecordedBody::Apart { uploader, .. } => Some(uploader),

@@ -14,7 +14,7 @@ use crate::{
     dialect::ApiError,
     operation::{BufferedBody, OperationId, RecordedResponse},
     results::{ResultChunks, ResultKey, StoredBody},
-    store::{Store, StoreError},
+    store::{FencingToken, Store, StoreError},
 };
 
 /// Answers with the head of a replay, and with as much of its body as the request asks for.
@@ -53,7 +53,7 @@ async fn body_of<S: Store>(
         Sent::Whole => 0..length,
         Sent::Part(range) => range.start as u64..range.end as u64,
     };
-    let key = ResultKey::new(id.clone(), uploader);
+    let key = ResultKey::new(id.clone(), FencingToken::from_number(uploader));
     let chunks = match parts.method {
         Method::HEAD => None,
         _ => Some(open(settings, &key, range.clone()).await?),

@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use super::{ResultKey, ResultStore, ResultUpload};
 use crate::{
     operation::BodyDigest,
-    run::Pauses,
+    pauses::Pauses,
     store::{StoreError, StoreResult},
 };
 

@@ -133,7 +133,7 @@ pub(crate) use now_or_never::now_or_never;
 pub(crate) use operate::{Run, operate};
 pub(crate) use owner_quotas::{OwnerPermit, OwnerQuotas};
 pub(crate) use pass_through::PassThrough;
-pub(crate) use persist::{Pauses, retry_until_certain};
+pub(crate) use persist::retry_until_certain;
 pub use queued_request::{InvalidMessage, QueuedRequest};
 pub(crate) use race::{AcceptDenied, Creator, Gate, NotCreated, Race, RaceEnd};
 pub(crate) use readiness::Readiness;

@@ -125,7 +125,13 @@ where
                 // The limit is within the lengths that a `usize` has.
                 let length = usize::try_from(upload.length()).unwrap_or(usize::MAX);
                 let (head, ()) = head.into_parts();
-                RecordedResponse::apart(head, trailers, length, upload.digest(), work.token())
+                RecordedResponse::apart(
+                    &head,
+                    trailers,
+                    length,
+                    upload.digest(),
+                    work.token().get(),
+                )
             }
             _ => RecordedResponse::new(head.map(|()| body)),
         }))

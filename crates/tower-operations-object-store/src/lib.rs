@@ -37,7 +37,7 @@ impl ObjectResults {
     fn path(&self, key: &ResultKey) -> Path {
         let text = key.to_string();
         let parts = text.split('/');
-        parts.fold(self.prefix.clone(), |path, part| path.join(part))
+        parts.fold(self.prefix.clone(), Path::join)
     }
 
     /// Returns the result that an object is, if its name is that of a result.

@@ -36,7 +36,14 @@ impl Args {
         }
         let store = self.open(&self.store).await?;
         let operations = self.operations(Operations::new(store), address)?;
-        let operations = operations.result_limit(self.result_limit);
+        let operations = match self.result_limit {
+            Some(limit) => operations.result_limit(limit),
+            None => operations,
+        };
+        let operations = match &self.results {
+            Some(results) => operations.result_store(results.open().map_err(AppError::Store)?),
+            None => operations,
+        };
         let layer = self.route(operations.layer());
         let mut layer = match self.accept {
             Acceptance::Always => layer,

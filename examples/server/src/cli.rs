@@ -4,7 +4,11 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Parser, ValueEnum, builder::ArgPredicate};
 
-use crate::{dialects::DialectKind, queue::QueueUrl, stores::StoreKind};
+use crate::{
+    dialects::DialectKind,
+    queue::QueueUrl,
+    stores::{ResultsKind, StoreKind},
+};
 
 /// A slow service whose requests are accepted at once.
 #[derive(Parser)]
@@ -86,9 +90,13 @@ pub struct Args {
     /// The largest request body.
     #[arg(long, value_name = "BYTES", default_value_t = 2 * 1024 * 1024)]
     pub body_limit: usize,
-    /// The largest response body that is recorded.
-    #[arg(long, value_name = "BYTES", default_value_t = 8 * 1024 * 1024)]
-    pub result_limit: u64,
+    /// The largest response body that is recorded; 8 MiB by default, and no limit with `--results`.
+    #[arg(long, value_name = "BYTES")]
+    pub result_limit: Option<u64>,
+    /// Where results of more than 256 KiB are kept, `file:FOLDER`; by default with their operations.
+    #[arg(long, value_name = "RESULTS")]
+    #[arg(conflicts_with("queue"))]
+    pub results: Option<ResultsKind>,
     /// How long a drain waits for running operations.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub drain: Duration,

@@ -20,8 +20,9 @@ pub struct Order {
     pub outcome: Option<Ending>,
     #[serde(default)]
     pub format: Format,
+    /// The length of a PDF.
     #[serde(default)]
-    pub bytes: u32,
+    pub bytes: u64,
 }
 
 #[derive(Deserialize)]

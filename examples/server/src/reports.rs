@@ -1,6 +1,13 @@
 //! A slow service, which uses only the handle of the crate, to report its progress.
 
-use std::{error::Error, fmt::Display, time::Duration};
+use std::{
+    convert::Infallible,
+    error::Error,
+    fmt::Display,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{
     body::{Body, to_bytes},
@@ -8,6 +15,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderName, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http_body::{Frame, SizeHint};
 use http_body_util::LengthLimitError;
 use sha2::{Digest, Sha256};
 use tokio::{
@@ -25,9 +33,6 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[error("the printer is out of order")]
 pub struct OutOfOrder;
-
-/// The largest PDF, in bytes.
-const MAX_PDF_BYTES: u32 = 64 * 1024 * 1024;
 
 /// Renders reports.
 #[derive(Clone)]
@@ -65,9 +70,6 @@ impl Renderer {
             }
             Err(error) => return Ok(unreadable(error)),
         };
-        if order.bytes > MAX_PDF_BYTES {
-            return Ok(unreadable(format_args!("bytes is at most {MAX_PDF_BYTES}")));
-        }
         if signals && operation.accept().await.is_err() {
             let retry_after = Duration::from_secs(1);
             return Ok(refused(ApiError::Unavailable { retry_after }));
@@ -95,18 +97,21 @@ impl Renderer {
             (Some(Ending::Panic), _) => panic!("a panic was ordered"),
             (Some(Ending::Hang), _) => std::future::pending().await,
             (None, Format::Json) => orders.respond(order, query.as_deref()),
-            (None, Format::Pdf) => block_in_place(|| pdf(order.bytes as usize)),
+            (None, Format::Pdf) => block_in_place(|| pdf(order.bytes)),
         };
         Ok(response)
     }
 }
 
-/// Creates a document of `bytes` bytes, most of which is not UTF-8.
-fn pdf(bytes: usize) -> Response<Body> {
-    let head = b"%PDF-1.7\n".iter().copied();
-    let rest = (0_u32..).flat_map(|number| number.wrapping_mul(0x9e37_79b9).to_le_bytes());
-    let document: Vec<u8> = head.chain(rest).take(bytes).collect();
-    let digest = Sha256::digest(&document);
+/// Answers with a document of this length in bytes, which is never in memory as a whole. Its
+/// checksum is sent ahead, so it is made twice.
+fn pdf(length: u64) -> Response<Body> {
+    let mut digest = Sha256::new();
+    let mut document = Document { at: 0, length };
+    while let Some(chunk) = document.chunk() {
+        digest.update(chunk);
+    }
+    let digest = digest.finalize();
     let headers = [
         (CONTENT_TYPE, "application/pdf".to_owned()),
         (
@@ -114,7 +119,59 @@ fn pdf(bytes: usize) -> Response<Body> {
             digest.iter().map(|byte| format!("{byte:02x}")).collect(),
         ),
     ];
-    (headers, document).into_response()
+    let document = Document { at: 0, length };
+    (headers, Body::new(document)).into_response()
+}
+
+/// A document whose bytes follow from its length, most of them not UTF-8.
+struct Document {
+    at: u64,
+    length: u64,
+}
+
+/// The length of the chunks of a document in bytes, a multiple of 4.
+const CHUNK: u64 = 64 * 1024;
+
+const HEAD: &[u8] = b"%PDF-1.7\n";
+
+impl Document {
+    /// Returns the next chunk.
+    fn chunk(&mut self) -> Option<Bytes> {
+        if self.at == self.length {
+            return None;
+        }
+        let mut chunk = Vec::with_capacity(HEAD.len() + CHUNK as usize);
+        let begin = match self.at {
+            0 => {
+                chunk.extend_from_slice(HEAD);
+                0
+            }
+            at => (at - HEAD.len() as u64) / 4,
+        };
+        for number in begin..begin + CHUNK / 4 {
+            chunk.extend((number as u32).wrapping_mul(0x9e37_79b9).to_le_bytes());
+        }
+        let left = self.length - self.at;
+        chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        self.at += chunk.len() as u64;
+        Some(chunk.into())
+    }
+}
+
+impl http_body::Body for Document {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.chunk().map(|chunk| Ok(Frame::data(chunk))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.length - self.at)
+    }
 }
 
 fn unreadable(why: impl Display) -> Response<Body> {

@@ -194,7 +194,7 @@ async fn an_unreadable_order_is_a_failed_operation() {
         r#"{"title":"Q3","page_ms":1e30}"#,
         r#"{"title":"Q3","outcome":"surprise"}"#,
         r#"{"title":"Q3","format":"docx"}"#,
-        r#"{"title":"Q3","format":"pdf","bytes":4000000000}"#,
+        r#"{"title":"Q3","format":"pdf","bytes":-1}"#,
     ] {
         let location = client.post_accepted("/reports", order).await;
         let ended = client.wait_for_end(&location).await;

@@ -34,10 +34,15 @@ impl RecordedResponse {
     /// Returns the digest that is stored with the response: of a long body alone, since that of a
     /// short one is computed faster than it is read.
     pub(crate) fn stored_digest(&self) -> Option<BodyDigest> {
-        match self.body_len() > COPIED {
+        match self.stores_digest() {
             true => self.digest(),
             false => None,
         }
+    }
+
+    /// Returns whether a digest is stored with the response.
+    pub(crate) fn stores_digest(&self) -> bool {
+        self.body_len() > COPIED
     }
 
     /// Sets the digest of a long body, if it is known.

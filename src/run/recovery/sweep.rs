@@ -102,7 +102,7 @@ where
         Ok(None) => true,
         Ok(Some(record)) if record.operation().state().is_terminal() => {
             let response = record.operation().response();
-            response.and_then(RecordedResponse::uploader) != Some(*token)
+            response.and_then(RecordedResponse::uploader) != Some(token.get())
         }
         Ok(Some(record)) => record.token() != *token,
     })
