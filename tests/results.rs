@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::{Request, Response, StatusCode, header};
 use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, Collected, StreamBody};
 use test_support::results::MemoryResults;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
@@ -79,7 +79,7 @@ where
     let request = request.body(()).unwrap();
     let response = operations.poll_service().oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
-    let body = body.collect().await.map(|body| body.to_bytes());
+    let body = body.collect().await.map(Collected::to_bytes);
     (
         parts.status,
         parts.headers,
