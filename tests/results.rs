@@ -210,6 +210,25 @@ async fn dialects_replay_and_list_long_results() {
 }
 
 #[tokio::test]
+async fn a_change_of_replays_is_made_to_every_result() {
+    let store = MemoryStore::new();
+    let operations = Operations::new(store.clone())
+        .result_store(MemoryResults::default())
+        .result_threshold(1000)
+        .map_replay(|_, fields| {
+            let attachment = header::HeaderValue::from_static("attachment");
+            fields.insert(header::CONTENT_DISPOSITION, attachment);
+        });
+    for length in [999, 1000, 1001] {
+        let id = accept(&operations, length, 200).await;
+        end(&store, &id).await;
+        let (_, headers, body) = get(&operations, &format!("/{id}/result"), &[]).await;
+        assert_eq!(headers["content-disposition"], "attachment");
+        assert!(body.unwrap() == content(length));
+    }
+}
+
+#[tokio::test]
 async fn a_missing_or_damaged_result_is_never_sent_as_a_whole_one() {
     let results = MemoryResults::default();
     let store = MemoryStore::new();

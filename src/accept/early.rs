@@ -17,7 +17,7 @@ use crate::{
 ///
 /// # Errors of the answer
 /// An answer that is not a final response fails like an error of the service. An answer that
-/// declares a length above the result limit is sent but not stored. An answer that turns out to
+/// declares a length above `limit` in bytes is sent but not stored. An answer that turns out to
 /// be above the limit fails as the result of an operation does. An answer that is incomplete
 /// when the time of a drain is over is replaced by a refusal.
 pub(super) async fn completed<C, E>(
@@ -26,12 +26,12 @@ pub(super) async fn completed<C, E>(
     reserved: Option<ReservedKey>,
     policy: &Policy,
     in_flight: &InFlight,
+    limit: u64,
 ) -> RaceResult<Response<C>, E>
 where
     C: Body<Data = Bytes>,
     C::Error: Into<BoxError>,
 {
-    let limit = policy.run.result_limit(false);
     let (response, key) = match (end, reserved) {
         (RaceEnd::Answered(Ok(response)), Some(key))
             if response.status().as_u16() < 500 && response.body().size_hint().lower() <= limit =>

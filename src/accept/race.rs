@@ -131,7 +131,8 @@ impl<C, E> RacedCall<Response<C>, E> {
                 answer.extensions_mut().insert(why);
             }
             let (id, reserved) = (creator.id(), creator.take_reserved());
-            let result = completed(&id, end, reserved, &policy, &node.in_flight).await;
+            let limit = policy.run.kept_answer_limit(node.results.is_some());
+            let result = completed(&id, end, reserved, &policy, &node.in_flight, limit).await;
             match &result {
                 RaceResult::Ended(RaceEnd::ShutDown) => node.in_flight.refused(),
                 _ => node.in_flight.answered(),

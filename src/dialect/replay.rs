@@ -178,9 +178,9 @@ impl Replay {
         headers.insert(CACHE_CONTROL, PRIVATE);
         // Without this field, browsers would guess the type of content that users wrote.
         headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-        // Without its body, the response is only a step to the one that is sent.
+        // Without a body that could be read, the response is only a step to the one that is sent.
         if let Some(change) = &self.change
-            && is_read
+            && (is_read || recorded.uploader().is_some())
         {
             change(recorded, headers);
         }

@@ -116,7 +116,7 @@ impl<R, D> Operations<R, D> {
     }
 
     /// Changes the header of each replayed response: `change` gets the recorded response, with its
-    /// body, and the fields that are sent for it, except those that a dialect adds, and the validator and
+    /// body unless that is in the [result store](Self::result_store), and the fields that are sent for it, except those that a dialect adds, and the validator and
     /// the digest of a recorded 200. It turns these and ranges off by setting `Accept-Ranges: none`.
     ///
     /// Content that users have made is replayed from the origin of the operations. To keep
@@ -183,9 +183,9 @@ impl<R, D> Operations<R, D> {
     }
 
     /// Sets the store for long results. A response body of more than 256 KiB
-    /// ([`result_threshold`](Self::result_threshold)) then goes there while the service produces it,
-    /// and to clients from there: it is never in memory as a whole. Every node needs the same
-    /// store.
+    /// ([`result_threshold`](Self::result_threshold)) then goes there frame by frame while the service produces
+    /// it, and to clients from there. Every node needs the same store. Direct answers under an
+    /// idempotency key do not use it: they are recorded up to 8 MiB.
     ///
     /// # Panics
     /// Panics if a layer, a service, a recovery, a drain handle or a clone was created before.

@@ -28,16 +28,22 @@ pub(super) async fn cancel<S: Store>(
 ) -> Response<PollBody> {
     let response = match try_cancel(settings, parts, id, when_finished, reason).await {
         Ok(EndAnswer::Canceled(record)) => {
-            let response = show_end(settings, parts, &record);
-            match Replayed::take(response) {
+            let mut shown = Replayed::take(show_end(settings, parts, &record));
+            if let Shown::Unread = shown {
+                shown = match find(settings, parts, id, usize::MAX).await {
+                    Ok(whole) => Replayed::take(show_end(settings, parts, &whole)),
+                    Err(fault) => Shown::Complete(settings.fault(&fault)),
+                };
+            }
+            match shown {
                 Shown::Complete(response) | Shown::Replay(response, _) => response,
                 Shown::Apart(response, recorded) => {
-                    return stored_result::answer(settings, parts, id, response, &recorded).await;
+                    return stored_result::whole(settings, parts, id, response, &recorded).await;
                 }
-                Shown::Unread => match find(settings, parts, id, usize::MAX).await {
-                    Ok(whole) => show_end(settings, parts, &whole),
-                    Err(fault) => settings.fault(&fault),
-                },
+                Shown::Unread => {
+                    let error = StoreError::refused("the store reads no body of this length");
+                    settings.fault(&unavailable(settings, Some(id), &error))
+                }
             }
         }
         Ok(EndAnswer::Deleted) => settings.shared.dialect.deleted(id),

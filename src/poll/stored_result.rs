@@ -14,6 +14,7 @@ use crate::{
     dialect::ApiError,
     operation::{BufferedBody, OperationId, RecordedResponse},
     results::{ResultChunks, ResultKey, StoredBody},
+    run::guarded,
     store::{FencingToken, Store, StoreError},
 };
 
@@ -25,7 +26,39 @@ pub(super) async fn answer<S: Store>(
     mut response: Response<BufferedBody>,
     recorded: &RecordedResponse,
 ) -> Response<PollBody> {
-    match body_of(settings, parts, id, &mut response, recorded).await {
+    let sent = match (response.status(), recorded.known_digest()) {
+        (StatusCode::OK, Some(digest)) => {
+            let (method, headers) = (&parts.method, &parts.headers);
+            replayed::complete(method, headers, &mut response, recorded, &digest)
+        }
+        _ => Ok(Sent::Whole),
+    };
+    match sent {
+        Ok(sent) => with_body(settings, parts, id, response, recorded, sent).await,
+        Err(fault) => settings.fault(&fault).map(PollBody::from),
+    }
+}
+
+/// Answers with the head of a replay and its whole body, whatever the conditions of the request.
+pub(super) async fn whole<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    id: &OperationId,
+    response: Response<BufferedBody>,
+    recorded: &RecordedResponse,
+) -> Response<PollBody> {
+    with_body(settings, parts, id, response, recorded, Sent::Whole).await
+}
+
+async fn with_body<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    id: &OperationId,
+    response: Response<BufferedBody>,
+    recorded: &RecordedResponse,
+    sent: Sent,
+) -> Response<PollBody> {
+    match body_of(settings, parts, id, recorded, sent).await {
         Ok(body) => response.map(|_| body),
         Err(fault) => settings.fault(&fault).map(PollBody::from),
     }
@@ -35,18 +68,12 @@ async fn body_of<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     id: &OperationId,
-    response: &mut Response<BufferedBody>,
     recorded: &RecordedResponse,
+    sent: Sent,
 ) -> Result<PollBody, ApiError> {
     let unreadable = || ApiError::ResultUnreadable { id: id.clone() };
     let digest = recorded.known_digest().ok_or_else(unreadable)?;
     let uploader = recorded.uploader().ok_or_else(unreadable)?;
-    let sent = match response.status() {
-        StatusCode::OK => {
-            replayed::complete(&parts.method, &parts.headers, response, recorded, &digest)?
-        }
-        _ => Sent::Whole,
-    };
     let length = recorded.body_len() as u64;
     let range = match sent {
         Sent::Nothing => return Ok(BufferedBody::default().into()),
@@ -71,7 +98,7 @@ async fn open<S: Store>(
     range: Range<u64>,
 ) -> Result<ResultChunks, ApiError> {
     let opened = match &settings.runtime.results {
-        Some(results) => results.store.get(key, range).await,
+        Some(results) => guarded(results.store.get(key, range)).await,
         None => Err(StoreError::refused("this node has no result store")),
     };
     let error = match opened {

@@ -14,7 +14,6 @@
 mod key;
 mod store;
 mod stored_body;
-mod upload;
 
 pub use key::{InvalidResultKey, ResultKey};
 pub(crate) use store::ResultStorage;
@@ -22,4 +21,3 @@ pub use store::{
     ResultChunks, ResultEntries, ResultFuture, ResultStore, ResultUpload, StoredResult,
 };
 pub(crate) use stored_body::StoredBody;
-pub(crate) use upload::Upload;

@@ -43,7 +43,7 @@ pub trait ResultStore: Send + Sync + 'static {
     /// Deletes uploads, also those that do not exist.
     fn delete<'a>(&'a self, keys: &'a [ResultKey]) -> ResultFuture<'a, ()>;
 
-    /// Lists the finished uploads.
+    /// Lists the finished uploads. Those of the last hour may be missing.
     fn list(&self) -> ResultEntries<'_>;
 }
 
@@ -65,7 +65,8 @@ pub trait ResultUpload: Send {
 pub struct StoredResult {
     /// The key.
     pub key: ResultKey,
-    /// The time at which the upload was finished, by the clock of the store.
+    /// The time at which the upload was finished, by the clock of the store. It may differ from
+    /// the clocks of the nodes by less than an hour.
     pub finished_at: SystemTime,
 }
 

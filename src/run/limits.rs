@@ -40,14 +40,23 @@ impl RunLimits {
         age.is_some_and(|age| age > self.pending)
     }
 
-    /// Returns the largest response body, in bytes. Bodies that go to a result store have no limit
-    /// by default.
-    pub(crate) fn result_limit(&self, has_results: bool) -> u64 {
+    /// Returns the largest response body of an operation, in bytes. Bodies that go to a result store
+    /// have no limit by default.
+    pub(super) fn result_limit(&self, has_results: bool) -> u64 {
         let limit = self.result.unwrap_or(match has_results {
             true => u64::MAX,
             false => LARGEST_RESULT,
         });
         limit.min(usize::MAX as u64)
+    }
+
+    /// Returns the largest direct answer that is kept under a key, in bytes. It is in memory as a
+    /// whole, also where there is a result store.
+    pub(crate) fn kept_answer_limit(&self, has_results: bool) -> u64 {
+        match has_results {
+            true => self.result_limit(true).min(LARGEST_RESULT),
+            false => self.result_limit(false),
+        }
     }
 
     pub(crate) fn set_pending(&mut self, limit: Duration) {

@@ -15,11 +15,12 @@ use super::{
     failures::{inner_error, not_stored, too_large},
     in_flight::{ByteBudget, ResultBytes},
     run_context::RunContext,
+    upload::Upload,
 };
 use crate::{
     BoxError,
     operation::{BodyCollector, OperationId, Outcome, RecordedResponse, resolve_references},
-    results::{ResultKey, ResultStorage, Upload},
+    results::{ResultKey, ResultStorage},
 };
 
 /// The rules by which a response is recorded.

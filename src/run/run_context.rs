@@ -123,7 +123,7 @@ impl RunContext {
     }
 
     /// Returns the failure of a run whose time is over.
-    pub(super) fn overdue(&self) -> FailureKind {
+    pub(super) fn failure_when_overdue(&self) -> FailureKind {
         match self.storing_fails.load(SeqCst) {
             true => FailureKind::ResultNotStored,
             false => FailureKind::TimedOut,

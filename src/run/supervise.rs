@@ -96,7 +96,9 @@ impl<F: Future<Output = RunEnd>> Future for Supervised<'_, F> {
         self.set_deadline();
         self.raised = self.live.work.signals.look(context);
         match was_overdue || self.raised.is_overdue && self.is_overdue() {
-            true => Poll::Ready(Ok(Ok(Outcome::failed(self.live.work.overdue())))),
+            true => Poll::Ready(Ok(Ok(Outcome::failed(
+                self.live.work.failure_when_overdue(),
+            )))),
             false => Poll::Pending,
         }
     }

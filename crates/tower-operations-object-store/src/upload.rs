@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, path::Path};
+use bytes::{Bytes, BytesMut};
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, path::Path};
 use tokio::runtime::Handle;
 use tower_operations::{
     results::{ResultFuture, ResultUpload},
@@ -12,24 +12,27 @@ use tower_operations::{
 
 use super::store_error;
 
-/// The length of a part in bytes. S3 takes 10,000 parts of at least 5 MiB.
+/// The length of each part but the last, in bytes. Some stores need parts of one length. S3 takes
+/// 10,000 parts of at least 5 MiB.
 const PART: usize = 8 * 1024 * 1024;
 
 /// An upload, which is a multipart upload once it has more than one part.
 pub(super) struct ObjectUpload {
     objects: Arc<dyn ObjectStore>,
     path: Path,
-    /// The chunks of the next part, and their length in bytes.
-    chunks: Vec<Bytes>,
-    length: usize,
+    /// The begin of the next part. Chunks are copied, since many short ones would take more memory
+    /// than their bytes.
+    next: BytesMut,
+    /// The number of bytes of the parts before.
+    uploaded: u64,
     parts: Parts,
 }
 
 enum Parts {
-    /// Everything is in the chunks.
+    /// Everything is in the next part.
     None,
     Some(Box<dyn MultipartUpload>),
-    /// A part was lost, so the upload cannot be completed.
+    /// The upload cannot be completed any more.
     Broken,
     /// The object is complete.
     Complete,
@@ -40,48 +43,50 @@ impl ObjectUpload {
         Self {
             objects,
             path,
-            chunks: Vec::new(),
-            length: 0,
+            next: BytesMut::new(),
+            uploaded: 0,
             parts: Parts::None,
         }
     }
 
-    fn payload(&self) -> PutPayload {
-        self.chunks.iter().cloned().collect()
-    }
-
-    /// Uploads the chunks so far as a part.
+    /// Uploads the next part.
     async fn put_part(&mut self) -> StoreResult<()> {
         if let Parts::None = self.parts {
             let begun = self.objects.put_multipart(&self.path).await;
             self.parts = Parts::Some(begun.map_err(store_error)?);
         }
-        let payload = self.payload();
         let Parts::Some(parts) = &mut self.parts else {
             return Err(broken());
         };
-        if let Err(error) = parts.put_part(payload).await {
+        let part = self.next.split().freeze();
+        let length = part.len() as u64;
+        if let Err(error) = parts.put_part(part.into()).await {
             // The part has a number that no other part can get.
             self.abort();
             return Err(StoreError::refused(error));
         }
-        self.chunks.clear();
-        self.length = 0;
+        self.uploaded += length;
         Ok(())
     }
 
     async fn complete(&mut self) -> StoreResult<()> {
         if let Parts::None = self.parts {
-            let put = self.objects.put(&self.path, self.payload()).await;
+            let body = Bytes::copy_from_slice(&self.next);
+            let put = self.objects.put(&self.path, body.into()).await;
             put.map_err(store_error)?;
         } else {
-            if self.length > 0 {
+            if !self.next.is_empty() {
                 self.put_part().await?;
             }
             let Parts::Some(parts) = &mut self.parts else {
                 return Err(broken());
             };
-            parts.complete().await.map_err(store_error)?;
+            if let Err(error) = parts.complete().await
+                && !is_there(Arc::clone(&self.objects), self.path.clone(), self.uploaded).await
+            {
+                self.abort();
+                return Err(StoreError::refused(error));
+            }
         }
         self.parts = Parts::Complete;
         Ok(())
@@ -104,21 +109,37 @@ impl ObjectUpload {
     }
 }
 
+/// Returns whether an object of this length is there although its completion has failed: the answer
+/// may have been lost.
+async fn is_there(objects: Arc<dyn ObjectStore>, path: Path, length: u64) -> bool {
+    let found = objects.head(&path).await;
+    found.is_ok_and(|object| object.size == length)
+}
+
 fn broken() -> StoreError {
-    StoreError::refused("a part of the upload was lost")
+    StoreError::refused("the upload is broken")
 }
 
 impl ResultUpload for ObjectUpload {
     fn write(&mut self, chunk: Bytes) -> ResultFuture<'_, ()> {
         Box::pin(async move {
-            // A full part is uploaded before the chunk is taken, so that the same chunk can be
-            // written again after an error.
-            if self.length >= PART {
-                self.put_part().await?;
+            let mut rest = &chunk[..];
+            loop {
+                let room = PART - self.next.len();
+                let (taken, left) = rest.split_at(rest.len().min(room));
+                self.next.extend_from_slice(taken);
+                rest = left;
+                if rest.is_empty() {
+                    return Ok(());
+                }
+                let begun = self.next.len() - taken.len();
+                if let Err(error) = self.put_part().await {
+                    // Without the begin of this chunk, the same chunk can be written again, unless
+                    // a part is lost, which is no transient error.
+                    self.next.truncate(begun);
+                    return Err(error);
+                }
             }
-            self.length += chunk.len();
-            self.chunks.push(chunk);
-            Ok(())
         })
     }
 

@@ -65,6 +65,29 @@ async fn dropped_uploads_leave_nothing() {
 }
 
 #[tokio::test]
+async fn chunks_of_any_length_become_parts_of_one_length() {
+    let objects = Arc::new(InMemory::new());
+    let results = ObjectResults::new(objects.clone(), "results");
+    let body: Bytes = (0..20_000_000_u32)
+        .map(|index| (index % 251) as u8)
+        .collect();
+    for length in [1_000, 8 * 1024 * 1024, 19_999_999] {
+        let key = ResultKey::new(OperationId::new(), FencingToken::from_number(1));
+        let mut upload = results.put(&key).await.unwrap();
+        for begin in (0..body.len()).step_by(length) {
+            let chunk = body.slice(begin..body.len().min(begin + length));
+            upload.write(chunk).await.unwrap();
+        }
+        for _ in 0..2 {
+            upload.finish().await.unwrap();
+        }
+        let path = format!("results/{key}").into();
+        let stored = objects.get(&path).await.unwrap().bytes().await.unwrap();
+        assert!(stored == body, "{length}");
+    }
+}
+
+#[tokio::test]
 async fn objects_of_others_are_not_listed() {
     let objects = Arc::new(InMemory::new());
     let results = ObjectResults::new(objects.clone(), "results");

@@ -114,7 +114,7 @@ where
     match CatchPanic::new(Timeout::until(latest, collected)).await {
         Ok(Ok(Ok(response))) => outcome_of(&work.id, response),
         Ok(Ok(Err(outcome))) => outcome,
-        Ok(Err(_)) => Outcome::failed(work.overdue()),
+        Ok(Err(_)) => Outcome::failed(work.failure_when_overdue()),
         Err(panicked) => {
             panicked.of_handler(&work.id);
             Outcome::failed(FailureKind::Panicked)

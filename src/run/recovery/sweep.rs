@@ -1,10 +1,6 @@
 //! Deleting what no operation names in the result store.
 
-use std::{
-    future::{Future, poll_fn},
-    pin::Pin,
-    time::Duration,
-};
+use std::{future::poll_fn, pin::Pin, time::Duration};
 
 use futures_core::Stream as _;
 use tokio::time::sleep;
@@ -14,7 +10,7 @@ use crate::{
     environment,
     operation::RecordedResponse,
     results::{ResultEntries, ResultKey, ResultStorage, StoredResult},
-    run::Runtime,
+    run::{Runtime, guarded},
     store::{Lease, StoreError, StoreResult},
 };
 
@@ -55,33 +51,35 @@ where
 {
     let mut entries = results.store.list();
     let mut orphans = Vec::new();
+    // An error about one upload must not keep the others.
+    let mut failed = None;
     loop {
-        let entry = next(&mut entries).await.transpose()?;
+        let entry = guarded(next(&mut entries)).await?;
         let is_last = entry.is_none();
-        if let Some(entry) = entry
-            && is_orphan(node, &entry).await?
-        {
-            orphans.push(entry.key);
+        if let Some(entry) = entry {
+            match guarded(is_orphan(node, &entry)).await {
+                Ok(true) => orphans.push(entry.key),
+                Ok(false) => {}
+                Err(error) => failed = Some(error),
+            }
         }
         if orphans.len() >= BATCH || is_last && !orphans.is_empty() {
-            results.store.delete(&orphans).await?;
-            tracing::debug!(
-                deleted = orphans.len(),
-                "results without an operation deleted"
-            );
-            stats.add_swept(orphans.len());
+            match guarded(results.store.delete(&orphans)).await {
+                Ok(()) => stats.add_swept(orphans.len()),
+                Err(error) => failed = Some(error),
+            }
             orphans.clear();
         }
         if is_last {
-            return Ok(());
+            return failed.map_or(Ok(()), Err);
         }
     }
 }
 
-fn next<'a>(
-    entries: &'a mut ResultEntries<'_>,
-) -> impl Future<Output = Option<StoreResult<StoredResult>>> + 'a {
-    poll_fn(|context| Pin::new(&mut *entries).poll_next(context))
+/// Returns the next upload; `None` after the last one.
+async fn next(entries: &mut ResultEntries<'_>) -> StoreResult<Option<StoredResult>> {
+    let next = poll_fn(|context| Pin::new(&mut *entries).poll_next(context));
+    next.await.transpose()
 }
 
 /// Returns whether an upload is old, and no operation names it or will name it.
@@ -94,7 +92,7 @@ where
         return Ok(false);
     }
     let ResultKey { id, token } = &entry.key;
-    // An operation of any owner: the head is not enough, since it is withheld from others.
+    // `get` reads for any owner; `get_for` would withhold the response.
     Ok(match node.store.get(id).await {
         Err(error) if error.is_transient() => return Err(error),
         // A damaged record may name it.

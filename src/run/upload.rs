@@ -14,10 +14,11 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 
-use super::{ResultKey, ResultStore, ResultUpload};
+use super::guarded::guarded;
 use crate::{
     operation::BodyDigest,
     pauses::Pauses,
+    results::{ResultKey, ResultStore, ResultUpload},
     store::{StoreError, StoreResult},
 };
 
@@ -48,7 +49,7 @@ impl Upload {
         let (digest, length) = (Sha256::new_with_prefix(&first), first.len() as u64);
         let begin = async move {
             let upload = loop {
-                match store.put(&retry.key).await {
+                match guarded(store.put(&retry.key)).await {
                     Ok(upload) => break retry.succeeded(upload),
                     Err(error) => retry.pause(error).await?,
                 }
@@ -91,7 +92,7 @@ impl Upload {
         self.call(|mut upload| {
             Box::pin(async move {
                 loop {
-                    match upload.finish().await {
+                    match guarded(upload.finish()).await {
                         Ok(()) => return Ok(retry.succeeded(None)),
                         Err(error) => retry.pause(error).await?,
                     }
@@ -134,7 +135,7 @@ async fn write(
     mut retry: Retry,
 ) -> StoreResult<Option<Box<dyn ResultUpload>>> {
     loop {
-        match upload.write(chunk.clone()).await {
+        match guarded(upload.write(chunk.clone())).await {
             Ok(()) => return Ok(retry.succeeded(Some(upload))),
             Err(error) => retry.pause(error).await?,
         }
