@@ -36,15 +36,16 @@ async fn start(folder: &Path, arguments: &[&str]) -> (Example, Client) {
     (example, client)
 }
 
-/// Waits for the end of an operation, however long it takes.
+/// Waits up to ten minutes for the end of an operation.
 async fn wait_for_end(client: &Client, location: &str) -> serde_json::Value {
-    loop {
+    for _ in 0..3000 {
         let operation = client.get(location).await.json();
         if operation["state"] != "pending" && operation["state"] != "running" {
             return operation;
         }
         sleep(Duration::from_millis(200)).await;
     }
+    panic!("{location} does not end");
 }
 
 fn hex(digest: impl AsRef<[u8]>) -> String {
