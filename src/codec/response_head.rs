@@ -100,7 +100,7 @@ impl ResponseHead<'_> {
                     },
                     None => RecordedBody::Unread(self.length),
                 };
-                RecordedResponse::without_body(status, embed, fields, trailers, body, digest)
+                RecordedResponse::from_parts(status, embed, fields, trailers, body, digest)
             }
         })
     }

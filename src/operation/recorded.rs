@@ -121,7 +121,7 @@ impl RecordedResponse {
     ) -> Self {
         let headers = HeaderBlock::from_map(&head.headers, recorded_fields(&head.headers, length));
         let trailers = trailers.map(|it| HeaderBlock::from_map(&it, |_, _| true));
-        Self::without_body(
+        Self::from_parts(
             head.status,
             Embedding::No,
             headers,
@@ -320,18 +320,11 @@ impl RecordedResponse {
             });
         }
         let body = RecordedBody::Read(body);
-        Self(Recorded::Parts(Arc::new(RecordedParts {
-            status,
-            embed,
-            headers,
-            trailers,
-            body,
-            digest: OnceLock::new(),
-        })))
+        Self::from_parts(status, embed, headers, trailers, body, None)
     }
 
-    /// Assembles a response whose body is elsewhere.
-    pub(crate) fn without_body(
+    /// Assembles a response that is too large for a block, or whose body is elsewhere.
+    pub(crate) fn from_parts(
         status: StatusCode,
         embed: Embedding,
         headers: HeaderBlock,
@@ -356,7 +349,7 @@ impl RecordedResponse {
         let (status, embed) = (self.status(), self.embed());
         let (length, digest) = (self.body_len(), self.known_digest());
         let body = RecordedBody::Unread(length);
-        Self::without_body(status, embed, headers, trailers, body, digest)
+        Self::from_parts(status, embed, headers, trailers, body, digest)
     }
 
     /// Returns the header fields and the trailer fields, as blocks.

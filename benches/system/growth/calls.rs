@@ -7,13 +7,13 @@ use std::{
 
 use tower_operations::{
     OperationId, Outcome,
-    store::{LeaseHandle, ListQuery},
+    store::{LeaseHandle, ListQuery, Reader},
 };
 
 use super::load::{FullStore, Load, Loaded, create_one, lease, lister, stamp, start_one, success};
 
 /// The names of the calls in the order of the rows.
-pub(crate) const CALLS: [&str; 11] = [
+pub(crate) const CALLS: [&str; 13] = [
     "create",
     "start",
     "finish",
@@ -24,6 +24,8 @@ pub(crate) const CALLS: [&str; 11] = [
     "renew, 100 held",
     "reclaim, nothing to reclaim",
     "list, a page of 100",
+    "get, without the body",
+    "list, a page of 100, without bodies",
     "purge, nothing to remove",
 ];
 
@@ -69,7 +71,8 @@ pub(crate) async fn times<S: FullStore>(store: &S, loaded: &Loaded, load: Load) 
         let (id, token) = start_one(store, None).await;
         held.push(LeaseHandle::new(id, token));
     }
-    for _ in 0..load.calls / 5 {
+    let owner = lister();
+    for number in 0..load.calls / 5 {
         let mut record = |call: usize, since: Instant| {
             times[call].push(since.elapsed().as_nanos() as f64);
         };
@@ -89,9 +92,21 @@ pub(crate) async fn times<S: FullStore>(store: &S, loaded: &Loaded, load: Load) 
         record(9, since);
         assert_eq!(page.expect("an answer").records.len(), 100);
 
+        let id = &loaded.ended[number.wrapping_mul(7_919) % loaded.ended.len()].0;
+        let since = Instant::now();
+        let found = store.get_for(id, Reader::new(owner.as_ref()).with_max_body(0));
+        black_box(found.await).expect("an answer");
+        record(10, since);
+
+        let since = Instant::now();
+        let query = ListQuery::new(owner.clone(), 100).with_max_body(0);
+        let page = store.list(&query).await;
+        record(11, since);
+        assert_eq!(page.expect("an answer").records.len(), 100);
+
         let since = Instant::now();
         let purged = store.purge(100).await.expect("an answer");
-        record(10, since);
+        record(12, since);
         assert_eq!(purged, 0, "nothing has expired");
     }
     times.into_iter().map(median).collect()

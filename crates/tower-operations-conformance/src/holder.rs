@@ -12,7 +12,7 @@ use tower_operations::{
 
 use super::subject::{
     Seen, assert_follows, assert_unchanged, create, done, finish, law, lost, may_be_written_as,
-    new_operation, next_stamp, no_token, ok, stamp, start, success,
+    new_operation, next_stamp, no_token, ok, stamp, start, success, whole,
 };
 
 pub(super) async fn check<R: Repository<Output = RecordedResponse>>(store: &Arc<R>) {
@@ -165,6 +165,7 @@ where
         ok(store.finish(id, token, outcome.clone(), None).await),
         what,
     );
+    let ended = whole(store, ended).await;
     law!(
         2,
         ended.operation().outcome() == Some(outcome),

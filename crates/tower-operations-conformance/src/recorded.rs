@@ -9,7 +9,7 @@ use tower_operations::{
     store::Repository,
 };
 
-use super::subject::{create, done, law, new_operation, ok, read};
+use super::subject::{create, done, law, new_operation, ok, read, whole};
 
 pub(super) async fn check<R: Repository<Output = RecordedResponse>>(store: &Arc<R>) {
     for (what, response) in samples() {
@@ -25,7 +25,7 @@ where
     let (id, token) = (pending.operation().id(), pending.token());
     let outcome = response.clone().into_outcome();
     let finished = ok(store.finish(id, token, outcome.clone(), None).await);
-    let finished = done(2, finished, "a finish by the holder");
+    let finished = whole(store, done(2, finished, "a finish by the holder")).await;
     let Some(found) = read(store, id).await else {
         panic!("law 8: an operation that has just ended is not there");
     };

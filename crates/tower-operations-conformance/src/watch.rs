@@ -13,7 +13,7 @@ use tower_operations::{
 
 use super::subject::{
     HELD, SETTLED, STUCK, Seen, SubjectHistory, assert_unchanged, create, done, finish, in_time,
-    join, law, new_operation, ok, stamp, start, success, together, version,
+    join, law, new_operation, ok, stamp, start, success, together, version, whole,
 };
 
 /// The number of races between a writer and waiting readers.
@@ -262,7 +262,7 @@ where
         }
     }
     let ended = ok(store.finish(id, token, success("done"), None).await);
-    let ended = done(2, ended, "an outcome");
+    let ended = whole(&**store, done(2, ended, "an outcome")).await;
     for follower in followers {
         let seen = in_time(5, "following a writer", join(follower)).await;
         law!(
