@@ -5,8 +5,8 @@ use crate::{
     operation::{BodyDigest, RecordedResponse},
 };
 
-/// The length in bytes up to which a body is digested at once. A longer one would keep the thread
-/// of the runtime from other work for too long.
+/// The length in bytes up to which a body is digested at once. The digest of a longer body would
+/// keep the thread from other work for too long.
 const AT_ONCE: usize = 1 << 20;
 
 /// Returns the digest of a body, if it is known or soon computed.

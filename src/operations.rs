@@ -85,8 +85,8 @@ impl<R, D: Dispatch> Operations<R, D> {
     /// the answer is 503. Two kinds of requests are left to the
     /// [recovery](Self::dispatching_recovery) instead, with a 202, if there is a recovery. The
     /// first is a request with an idempotency key, which would otherwise fail for the life of
-    /// its key. The second is a request that is still on its way into the queue at the deadline
-    /// of a drain.
+    /// its key. The second is a request that is still on its way into the queue when the time
+    /// for a drain is over.
     ///
     /// ```compile_fail
     /// use std::time::Duration;

@@ -13,10 +13,13 @@ use http_body_util::{BodyExt, Collected, StreamBody};
 use test_support::results::MemoryResults;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    LeaseConfig, MemoryStore, OperationId, Operations, RequestBody,
+    BufferedBody, Idempotency, LeaseConfig, MemoryStore, OperationId, Operations, QueuedRequest,
+    RequestBody, RunService,
     dialect::{Azure, Fhir, Google},
     results::ResultKey,
-    store::{FencingToken, NodeId, Repository, Store, Version, Watch, Written},
+    store::{
+        Created, FencingToken, NewOperation, NodeId, Repository, Store, Version, Watch, Written,
+    },
 };
 use tower_operations_redb::RedbStore;
 
@@ -97,7 +100,7 @@ async fn long_results_are_streamed_in_and_out() {
         let is_apart = length > 256 * 1024;
         let id = accept(&memory, length, 200).await;
         let path = format!("/{id}/result?wait=10");
-        check(&memory, &path, length).await;
+        check(&memory, &results, &path, length).await;
         let id = accept(&durable, length, 200).await;
         let record = end(&redb, &id).await;
         let response = record.operation().result().unwrap();
@@ -106,7 +109,7 @@ async fn long_results_are_streamed_in_and_out() {
             (is_apart, length)
         );
         let path = format!("/{id}/result");
-        check(&durable, &path, length).await;
+        check(&durable, &results, &path, length).await;
         assert_eq!(results.keys().len(), if is_apart { 2 } else { 0 });
         results.clear();
     }
@@ -118,7 +121,7 @@ async fn long_results_are_streamed_in_and_out() {
     assert_eq!(results.uploads(), 0);
 }
 
-async fn check<R>(operations: &Operations<R>, path: &str, length: usize)
+async fn check<R>(operations: &Operations<R>, results: &MemoryResults, path: &str, length: usize)
 where
     R: Repository<Output = tower_operations::RecordedResponse> + Watch,
 {
@@ -140,6 +143,7 @@ where
     );
     assert!(part.unwrap() == content(length).slice(100..250_101));
 
+    results.read();
     let unchanged = [("if-none-match", &*etag)];
     let (status, _, body) = get(operations, path, &unchanged).await;
     assert_eq!((status, body.unwrap().len()), (StatusCode::NOT_MODIFIED, 0));
@@ -150,14 +154,8 @@ where
     let head = operations.poll_service().oneshot(head).await.unwrap();
     assert_eq!(head.headers()[header::CONTENT_LENGTH], length.to_string());
     assert_eq!(head.headers()["etag"], etag);
-    assert!(
-        head.into_body()
-            .collect()
-            .await
-            .unwrap()
-            .to_bytes()
-            .is_empty()
-    );
+    let body = head.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!((body.len(), results.read()), (0, 0), "nothing was read");
 }
 
 #[tokio::test]
@@ -207,6 +205,70 @@ async fn dialects_replay_and_list_long_results() {
         assert!(status == StatusCode::OK && body.unwrap().len() < 2000);
     }
     assert_eq!(results.read(), 0);
+}
+
+/// The record alone has the digest of a body that is not in it, however short.
+#[tokio::test]
+async fn short_bodies_above_a_low_threshold_come_back_from_a_durable_store() {
+    let results = MemoryResults::default();
+    let store = RedbStore::in_memory().unwrap();
+    let operations = Operations::new(store.clone())
+        .result_store(results.clone())
+        .result_threshold(0);
+    for length in [0, 1, 1000, 20_000] {
+        let id = accept(&operations, length, 200).await;
+        end(&store, &id).await;
+        let (status, _, body) = get(&operations, &format!("/{id}/result"), &[]).await;
+        assert_eq!(status, StatusCode::OK, "{length}");
+        assert!(body.unwrap() == content(length));
+    }
+    assert_eq!(results.keys().len(), 3, "an empty body is in its record");
+}
+
+#[tokio::test]
+async fn a_worker_uploads_a_long_result() {
+    let (results, store) = (MemoryResults::default(), MemoryStore::new());
+    let new = NewOperation::new(OperationId::new()).with_lease(LeaseConfig::default());
+    let Created::New(record) = store.create(new).await.unwrap() else {
+        panic!("the id is new");
+    };
+    let request = Request::post("/reports").body(BufferedBody::default());
+    let message = QueuedRequest::new(&record, request.unwrap());
+    let service = service_fn(async |_: Request<BufferedBody>| {
+        Ok::<_, Infallible>(Response::new(BufferedBody::from(content(300_000))))
+    });
+    let worker = RunService::new(store.clone(), service).result_store(results.clone());
+    worker.oneshot(message).await.unwrap();
+    assert_eq!(results.keys().len(), 1);
+    let operations = Operations::new(store).result_store(results);
+    let id = record.operation().id();
+    let (_, _, body) = get(&operations, &format!("/{id}/result"), &[]).await;
+    assert!(body.unwrap() == content(300_000));
+}
+
+/// Such an answer is no operation: it is recorded, or refused, as without a result store.
+#[tokio::test]
+async fn a_direct_answer_under_a_key_does_not_use_the_result_store() {
+    let results = MemoryResults::default();
+    let operations = Operations::new(MemoryStore::new())
+        .result_store(results.clone())
+        .result_limit(u64::MAX);
+    for (length, status) in [(1_000_000, 200), (8 * 1024 * 1024 + 1, 500)] {
+        // A body of unknown length.
+        let service = service_fn(move |_: Request<RequestBody<String>>| async move {
+            let frame: Result<_, Infallible> = Ok(Frame::data(content(length)));
+            let body = StreamBody::new(stream::iter([frame]));
+            Ok::<_, Infallible>(Response::new(body))
+        });
+        let layer = operations.layer().after(Duration::from_secs(9));
+        let layer = layer.idempotency(Idempotency::optional());
+        let request = Request::post("/reports")
+            .header("idempotency-key", format!("\"a-key-for-{length}-bytes\""));
+        let request = request.body(String::new()).unwrap();
+        let answer = layer.layer(service).oneshot(request).await.unwrap();
+        assert_eq!(answer.status().as_u16(), status);
+    }
+    assert!(results.keys().is_empty());
 }
 
 #[tokio::test]

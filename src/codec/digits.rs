@@ -8,8 +8,8 @@ pub(crate) fn push_number<const BASE: u64>(number: u64, out: &mut impl BufMut) {
     out.put_slice(&digits[begin..]);
 }
 
-/// Writes a number to the end of `text`, which must be long enough, and returns the index
-/// of its first digit.
+/// Writes a number to the end of `text`, which must be long enough. Returns the index of the
+/// first digit.
 pub(crate) fn put_number<const BASE: u64>(number: u64, text: &mut [u8]) -> usize {
     let mut begin = text.len();
     let mut rest = number;

@@ -15,7 +15,7 @@ use crate::{
 pub enum CellReader<'a> {
     /// A reader of heads alone.
     Head,
-    /// A reader of whole cells, whoever owns them.
+    /// A reader of whole cells, for any owner.
     Store,
     /// A reader that acts for an owner.
     Owner {

@@ -252,7 +252,7 @@ impl RecordHead<'_> {
         };
         let result = result.map(|result| match (result.view(), T::FROM_RECORDED) {
             (PayloadView::Response(recorded), Some(from_recorded))
-                if recorded.body_len() > max_body =>
+                if recorded.body().is_some_and(|body| body.len() > max_body) =>
             {
                 from_recorded(recorded.as_unread())
             }

@@ -26,8 +26,8 @@ const RESERVED: [&str; 4] = ["result", "results", "events", "terminate"];
 /// knows the id can find the operation, so an operation's URL is a capability URL. Set an
 /// owner to restrict access further.
 ///
-/// [`FromStr`] validates an id from outside: 1 to 128 bytes of the *unreserved* characters
-/// of RFC 3986, section 2.3 (letters, digits, `-`, `.`, `_`, `~`), except `.`, `..` and the
+/// [`FromStr`] validates an id from outside: 1 to 128 bytes of the characters that are *unreserved*
+/// in RFC 3986, section 2.3 (letters, digits, `-`, `.`, `_`, `~`), except `.`, `..` and the
 /// words that sub-resources use (`result`, `results`, `events`, `terminate`). A valid id
 /// can therefore be part of a path unchanged.
 ///

@@ -47,7 +47,7 @@ mod view;
 
 pub(crate) use body::BodyGuard;
 pub use body::BufferedBody;
-pub(crate) use body_collector::BodyCollector;
+pub(crate) use body_collector::{BodyCollector, BodyTooLarge};
 pub(crate) use embedding::Embedding;
 pub use failure::{Failure, FailureKind};
 pub use id::{InvalidId, OperationId};

@@ -19,8 +19,8 @@ use crate::codec::{HeaderBlock, HeaderFields, put_fields};
 /// A response of the inner service: status, headers, body and trailers, byte for byte.
 ///
 /// A store may read a response without its body, if the body is longer than the reader
-/// [asked for](crate::store::Reader::max_body). Everything else of the response, and the length
-/// of its body, is there.
+/// [asked for](crate::store::Reader::max_body). The length of the body, and everything else, is
+/// there.
 ///
 /// All header fields except the hop-by-hop ones (RFC 9110, section 7.6.1) are kept in their
 /// order, including repeated fields and values that are not UTF-8. A `Content-Length` that

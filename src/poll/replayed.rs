@@ -36,8 +36,8 @@ pub(super) enum Sent {
 /// ranges stays as it is.
 ///
 /// # Errors
-/// Returns the error of a precondition that is malformed or does not hold, and of a range outside
-/// of the body.
+/// Returns the error of a precondition that is malformed or does not hold, and the error of a range
+/// outside the body.
 pub(super) fn complete<B>(
     method: &Method,
     headers: &HeaderMap,

@@ -19,7 +19,9 @@ use super::{
 };
 use crate::{
     BoxError,
-    operation::{BodyCollector, OperationId, Outcome, RecordedResponse, resolve_references},
+    operation::{
+        BodyCollector, BodyTooLarge, OperationId, Outcome, RecordedResponse, resolve_references,
+    },
     results::{ResultKey, ResultStorage},
 };
 
@@ -101,10 +103,11 @@ where
                         }
                     }
                     Some(upload) => {
-                        let frame = upload_frame(frame, upload, this.counted, rules.limit);
-                        let frame = frame.map_err(|TooLong| too_large(rules.id, rules.limit))?;
-                        // Trailers have no bytes of data.
-                        let _ = frame.map(|trailers| this.collecting.push(trailers));
+                        if upload_frame(frame, upload, this.collecting, this.counted, rules.limit)
+                            .is_err()
+                        {
+                            return Poll::Ready(Err(too_large(rules.id, rules.limit)));
+                        }
                     }
                 },
                 Some(Err(error)) => return Poll::Ready(Err(inner_error(rules.id, &error.into()))),
@@ -168,24 +171,22 @@ fn poll_upload(
     }
 }
 
-/// A body is above the limit.
-struct TooLong;
-
-/// Uploads the data of a frame. Returns a frame of trailers.
+/// Uploads the data of a frame, and collects trailers.
 fn upload_frame(
     frame: Frame<Bytes>,
     upload: &mut Upload,
+    collecting: &mut BodyCollector,
     counted: &mut ResultBytes<'_>,
     limit: u64,
-) -> Result<Option<Frame<Bytes>>, TooLong> {
+) -> Result<(), BodyTooLarge> {
     let data = match frame.into_data() {
         Ok(data) => data,
-        Err(frame) => return Ok(Some(frame)),
+        Err(trailers) => return collecting.push(trailers),
     };
     if upload.length() + data.len() as u64 > limit {
-        return Err(TooLong);
+        return Err(BodyTooLarge);
     }
     counted.set(data.len());
     upload.write(data);
-    Ok(None)
+    Ok(())
 }

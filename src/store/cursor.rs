@@ -1,7 +1,7 @@
 //! List cursors, sealed so that only their store can read or create them.
 //!
-//! A cursor holds the number of the last operation of its page, which counts the operations
-//! of all owners. It is encrypted and authenticated like a synthetic IV (RFC 5297, section
+//! A cursor holds the number of the last operation of its page. The number counts the
+//! operations of all owners. The cursor is encrypted and authenticated like a synthetic IV (RFC 5297, section
 //! 1.3.2): its tag is an HMAC-SHA-256 (RFC 2104) of version, list and number, truncated to
 //! 128 bits, and an HMAC of the tag hides the number.
 

@@ -202,8 +202,8 @@ pub trait Lease: Repository {
     }
 
     /// Deletes at most `limit` expired operations and returns how many it deleted, for the
-    /// recovery of a store that keeps expired operations until they are deleted. Any number
-    /// of nodes may call this at once.
+    /// recovery of a store that keeps expired operations until they are deleted. Several
+    /// nodes may call this at once.
     ///
     /// The default is `None`: no further call is needed. Expired operations leave the store
     /// by themselves, or the application calls [`Purge::purge`].

@@ -9,8 +9,8 @@ use super::{COPIED, Recorded, RecordedResponse};
 pub(crate) struct BodyDigest(pub(crate) [u8; 32]);
 
 impl RecordedResponse {
-    /// Returns the digest of the body; `None` if neither the body nor its digest was read. Clones
-    /// of a response with a large body share it.
+    /// Returns the digest of the body; `None` if neither the body nor its digest was read. The digest
+    /// is shared by the clones of a response with a large body.
     pub(crate) fn digest(&self) -> Option<BodyDigest> {
         let known = self.known_digest();
         if known.is_some() {
@@ -31,8 +31,8 @@ impl RecordedResponse {
         }
     }
 
-    /// Returns the digest that is stored with the response: of a long body alone, since that of a
-    /// short one is computed faster than it is read.
+    /// Returns the digest that is stored with the response. The digest of a short body in the same
+    /// store is computed faster than it is read, so it is not stored.
     pub(crate) fn stored_digest(&self) -> Option<BodyDigest> {
         match self.stores_digest() {
             true => self.digest(),
@@ -42,7 +42,7 @@ impl RecordedResponse {
 
     /// Returns whether a digest is stored with the response.
     pub(crate) fn stores_digest(&self) -> bool {
-        self.body_len() > COPIED
+        self.uploader().is_some() || self.body_len() > COPIED
     }
 
     /// Sets the digest of a long body, if it is known.

@@ -1,4 +1,4 @@
-/// What a node has in flight.
+/// The operations and bytes that a node has in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct InFlightStats {

@@ -24,8 +24,8 @@ const BETWEEN_SWEEPS: Duration = Duration::from_secs(10 * 60);
 /// that of an outcome that is being recorded.
 const ORPHANED: Duration = Duration::from_secs(60 * 60);
 
-/// Deletes uploads that no operation names: those of holders that lost their operation, and those
-/// of operations that were deleted or have expired.
+/// Deletes uploads that no operation names. The operation was deleted or has expired, or its holder
+/// had lost it.
 pub(super) async fn sweep<R>(node: &Runtime<R>, stats: &RecoveryStats)
 where
     R: Lease<Output = RecordedResponse>,

@@ -78,8 +78,8 @@ use crate::{
 /// operation until they expire.
 ///
 /// # Cost
-/// Reads, writes and waits are O(1) in the number of operations, and linear in the number
-/// of different times to live, which is usually one. A `create` that has to make room
+/// Reads, writes and waits are O(1) in the number of operations, and linear in the number of
+/// different times to live, which is usually one. A `create` that has to make room
 /// visits each of 256 shards, or some owners. A list visits as many of its owner's
 /// operations as it returns or skips for their state, and without an owner also each of 256
 /// shards. The first list of operations without an owner visits every operation once, in batches,

@@ -104,8 +104,8 @@ impl<T> Shard<T> {
         slots.map(id).collect()
     }
 
-    /// Creates the index of the operations without an owner, unless it exists. Returns the number
-    /// of operations that were visited.
+    /// Creates the index of the operations without an owner, unless it exists. Returns how many
+    /// operations were visited.
     pub(super) fn index_unowned(&mut self) -> usize {
         if self.unowned.is_some() {
             return 0;
