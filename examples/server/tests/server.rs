@@ -11,9 +11,9 @@ use test_support::{
     process::{Example, Exit, PATIENCE, run},
 };
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 /// A conformance class is declared if the server supports each of its parameters.
@@ -257,31 +257,30 @@ async fn max_bytes_in_flight_limits_the_bodies_in_memory() {
     let (example, client) = server(&["--max-bytes-in-flight", "4000"]).await;
     let address = example.url().strip_prefix("http://").unwrap();
     let mut stalled = TcpStream::connect(address).await.unwrap();
-    let head =
-        "POST /reports HTTP/1.1\r\nhost: server\r\nx-tenant: acme\r\ncontent-length: 3500\r\n\r\n";
-    let upload = [head, &"x".repeat(3000)].concat();
-    stalled.write_all(upload.as_bytes()).await.unwrap();
-    let large = json!({ "title": "Q".repeat(2000) }).to_string();
-    let until_status = async |expected| {
-        let begun = Instant::now();
-        loop {
-            let answer = client.send(
-                client.request(Method::POST, "/reports"),
-                large.clone().into(),
-            );
-            let answer = answer.await;
-            if answer.status() == expected {
-                return answer;
-            }
-            assert!(begun.elapsed() < PATIENCE, "{}", answer.status());
-            sleep(Duration::from_millis(10)).await;
-        }
+    let head = "POST /reports HTTP/1.1\r\nhost: server\r\nx-tenant: acme\r\n\
+                expect: 100-continue\r\ncontent-length: 3500\r\n\r\n";
+    stalled.write_all(head.as_bytes()).await.unwrap();
+    // The server asks for the body once it has the bytes for it.
+    let mut go_on = [0; 12];
+    let read = timeout(PATIENCE, stalled.read_exact(&mut go_on)).await;
+    read.unwrap().unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100");
+    stalled.write_all(&[b'x'; 3000]).await.unwrap();
+
+    let post = async || {
+        let large = json!({ "title": "Q".repeat(2000) }).to_string();
+        let request = client.request(Method::POST, "/reports");
+        client.send(request, large.into()).await
     };
-    let refused = until_status(StatusCode::SERVICE_UNAVAILABLE).await;
+    let refused = post().await;
     assert_problem(&refused, 503, "urn:tower-operations:overloaded");
     assert_eq!(refused.json()["title"], "Too many bytes are in flight");
     drop(stalled);
-    until_status(StatusCode::ACCEPTED).await;
+    let begun = Instant::now();
+    while post().await.status() != StatusCode::ACCEPTED {
+        assert!(begun.elapsed() < PATIENCE);
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]
