@@ -98,7 +98,8 @@ pub fn event(name: &'static str, data: Vec<u8>, id: &str) -> Vec<u8> {
 /// Returns the request that these bytes hold, if they hold one.
 #[must_use]
 pub fn stored_request(bytes: &Bytes) -> Option<Request<BufferedBody>> {
-    stored_request::restore(bytes).ok()
+    let stored = stored_request::restore(bytes).ok()?;
+    Some(stored.request)
 }
 
 /// Returns a request as bytes, with its credentials.

@@ -27,6 +27,8 @@ macro_rules! links {
 [AsyncAcceptLayer::when_signaled]: crate::AsyncAcceptLayer::when_signaled
 [AsyncAcceptLayer::original_uri]: crate::AsyncAcceptLayer::original_uri
 [Operations::trust_forwarded]: crate::Operations::trust_forwarded
+[AsyncAcceptLayer::body_limit]: crate::AsyncAcceptLayer::body_limit
+[AsyncAcceptLayer::create_timeout]: crate::AsyncAcceptLayer::create_timeout
 [Operations::result_store]: crate::Operations::result_store
 [Operations::result_threshold]: crate::Operations::result_threshold
 [Operations::result_limit]: crate::Operations::result_limit

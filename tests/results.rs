@@ -392,16 +392,22 @@ async fn recovery_deletes_what_no_operation_names() {
     results.insert(&of(&deleted, gone.token()), "deleted", old);
     results.insert(&late, "late", old);
     results.insert(&young, "young", SystemTime::now());
+    let live = NewOperation::new(OperationId::new()).with_lease(LeaseConfig::default());
+    let needed = ResultKey::of_request(live.id.clone(), FencingToken::from_number(7));
+    store.create(live).await.unwrap();
+    results.insert(&needed, "the request of a live operation", old);
+    let used = ResultKey::of_request(named.clone(), record.token());
+    results.insert(&used, "the request of an operation that has ended", old);
     let recovery = operations.recovery();
     let stats = recovery.stats();
     let recovering = tokio::spawn(recovery.run());
-    while stats.swept() < 2 {
+    while stats.swept() < 3 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     recovering.abort();
-    let mut left = vec![kept.to_string(), young.to_string()];
+    let mut left = vec![kept.to_string(), young.to_string(), needed.to_string()];
     left.sort();
-    assert_eq!((results.keys(), stats.swept()), (left, 2));
+    assert_eq!((results.keys(), stats.swept()), (left, 3));
     let (_, _, body) = get(&operations, &format!("/{named}/result"), &[]).await;
     assert!(body.unwrap() == content(1_000_000));
     assert!(store.get(&deleted).await.unwrap().is_none());

@@ -193,6 +193,9 @@ async fn errors_panics_and_too_large_results_have_their_types() {
 
     let id = setup.accept(respond).await;
     setup.assert_failed(&id, FailureKind::ResultTooLarge).await;
+    let ended = setup.wait_for_end(&id).await;
+    let detail = ended.problem().unwrap().detail().unwrap();
+    assert!(detail.contains("3 bytes") && detail.contains("result store"));
     let id = setup
         .accept(async |_| Ok(Response::new(BufferedBody::from("fit"))))
         .await;

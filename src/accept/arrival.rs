@@ -162,10 +162,22 @@ where
         new.method = Some(self.request.parts.method.clone());
         new.name = self.policy.name.clone();
         new.lease = Some(self.lease());
-        if self.is_kept {
-            new = new.with_request(self.policy.stored_form(&self.request));
+        if !self.is_kept {
+            return Creation::new(new, is_fresh);
         }
-        Creation::new(new, is_fresh)
+        let length = self.request.body.data().len() as u64;
+        match &self.node.results {
+            Some(results) if length > results.threshold => {
+                let upload = self.policy.upload(&self.request, results, &new.id);
+                let mut creation = Creation::new(new, is_fresh);
+                creation.upload = upload.map(Arc::new);
+                creation
+            }
+            _ => {
+                new = new.with_request(self.policy.stored_form(&self.request));
+                Creation::new(new, is_fresh)
+            }
+        }
     }
 
     /// Returns the first lease of the operation: that of this node, or a lease that no node

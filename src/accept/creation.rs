@@ -8,13 +8,14 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
 use super::{idempotency::request_name, policy::Policy, refuse::Refusal, reservation::ASK_AGAIN};
 use crate::{
     dialect::RequestName,
     operation::RecordedResponse,
-    run::{Runtime, Timeout, catch_panic, retry_until_certain},
+    run::{RequestUpload, Runtime, Timeout, catch_panic, retry_until_certain},
     store::{
         Created, FencingToken, Lease, NewOperation, Placed, Reader, Record, Reservation, StoreError,
     },
@@ -28,6 +29,8 @@ pub(super) struct Creation {
     pub(super) is_fresh: bool,
     /// The number of tries to create the operation whose result is uncertain.
     pub(super) in_doubt: AtomicUsize,
+    /// The upload of the request's body, which ends before the operation is created.
+    pub(super) upload: Option<Arc<RequestUpload>>,
 }
 
 /// The result of a [`Creation`].
@@ -45,14 +48,29 @@ impl Creation {
             new,
             is_fresh,
             in_doubt: AtomicUsize::new(0),
+            upload: None,
         }
+    }
+
+    /// Returns whether the request is stored for a rerun.
+    pub(super) fn keeps_request(&self) -> bool {
+        self.new.request().is_some() || self.upload.is_some()
+    }
+
+    /// Drops the request, which the store has, or which is not needed.
+    pub(super) fn drop_request(&mut self) {
+        self.new.drop_request();
+        self.upload = None;
     }
 
     /// Returns the creation of the same operation by another creator.
     pub(super) fn anew(&self) -> Self {
         let mut new = self.new.clone();
         new.token = FencingToken::random();
-        Self::new(new, self.is_fresh)
+        Self {
+            upload: self.upload.clone(),
+            ..Self::new(new, self.is_fresh)
+        }
     }
 
     /// Returns the name that the client gave the request.
@@ -81,7 +99,7 @@ impl Creation {
     where
         R: Lease<Output = RecordedResponse>,
     {
-        if node.in_flight.is_interrupting() {
+        if node.in_flight.is_interrupting() || self.upload.is_some() {
             return None;
         }
         crash_point!("creating");
@@ -115,7 +133,7 @@ impl Creation {
     /// After a refusal the operation may exist, and has to be [disowned](Self::disown).
     /// `before_wait` is called before each wait.
     pub(super) async fn create<R>(
-        &self,
+        &mut self,
         node: &Arc<Runtime<R>>,
         policy: &Policy,
         mut before_wait: impl FnMut(),
@@ -123,6 +141,11 @@ impl Creation {
     where
         R: Lease<Output = RecordedResponse>,
     {
+        if let Some(upload) = &self.upload {
+            // Boxed, since this is rarely needed.
+            let stored = Box::pin(self.upload_request(upload, node, policy)).await?;
+            self.new = self.new.clone().with_request(Some(stored));
+        }
         let mut begun = None;
         loop {
             return match self.create_certainly(node, policy).await? {
@@ -153,6 +176,21 @@ impl Creation {
                 Created::KeyHeld(_) => Err(Refusal::KeyReused(self.name())),
             };
         }
+    }
+
+    /// Uploads the body of the request, and returns the stored form of the request.
+    async fn upload_request<R>(
+        &self,
+        upload: &RequestUpload,
+        node: &Runtime<R>,
+        policy: &Policy,
+    ) -> Result<Bytes, Refusal> {
+        let stored = unless_over(node, upload.finish(policy.create_timeout)).await?;
+        stored.map_err(|error| {
+            let (id, error) = (&self.new.id, error.report());
+            tracing::error!(%id, error, "request body not stored, request refused");
+            Refusal::Unavailable
+        })
     }
 
     /// Creates the operation and returns a certain answer.

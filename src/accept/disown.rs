@@ -95,7 +95,7 @@ mod tests {
         drain.drain(Duration::ZERO).await;
 
         let id = new.id.clone();
-        let creation = in_doubt(new);
+        let mut creation = in_doubt(new);
         let made = creation.create(&node, &policy(), || ()).await;
         assert!(matches!(made, Err(Refusal::Closed)));
         creation.disown(&node, ());

@@ -134,7 +134,7 @@ impl Creation {
         P: Send + 'static,
     {
         // The store may be unavailable for long.
-        self.new = self.new.with_request(None);
+        self.drop_request();
         let node = Arc::clone(node);
         let accept = async move {
             let term = self.lease_term(&node);

@@ -13,7 +13,9 @@ use super::{
 };
 use crate::{
     dialect::{Preferences, original_uri, path_is_below},
-    run::{BufferedRequest, OperationHandle, RunLimits, stored_request},
+    operation::OperationId,
+    results::ResultStorage,
+    run::{BufferedRequest, OperationHandle, RequestUpload, RunLimits, stored_request},
     settings::SharedSettings,
 };
 
@@ -103,15 +105,25 @@ impl Policy {
         rules.map(|rules| rules.max_wait).unwrap_or_default()
     }
 
-    /// Returns the stored form of the request, if it is stored.
+    /// Returns the stored form of the request, if it can be stored.
     pub(super) fn stored_form(&self, request: &BufferedRequest) -> Option<Bytes> {
-        let BufferedRequest {
-            parts,
-            body,
-            target,
-        } = request;
-        let target = target.as_ref().unwrap_or(&parts.uri);
-        stored_request::store(parts, target, body, self.stores_credentials)
+        let (parts, body) = (&request.parts, &request.body);
+        stored_request::store(parts, request.target(), body, self.stores_credentials)
+    }
+
+    /// Returns the upload of the request's body, if the request can be stored.
+    #[cold]
+    pub(super) fn upload(
+        &self,
+        request: &BufferedRequest,
+        results: &ResultStorage,
+        id: &OperationId,
+    ) -> Option<RequestUpload> {
+        let (parts, body) = (&request.parts, &request.body);
+        let target = request.target();
+        let head =
+            stored_request::store_without_body(parts, target, body, self.stores_credentials)?;
+        Some(RequestUpload::new(results, id.clone(), head, body.clone()))
     }
 
     /// Returns the decision for this request, and the preferences that its response

@@ -90,7 +90,7 @@ impl<C, E> RacedCall<Response<C>, E> {
         } = arrival;
         let work = Arc::new(RunContext::held_at_a_gate(
             creation.new.id.clone(),
-            creation.new.request().is_some(),
+            creation.keeps_request(),
         ));
         let base = request.base();
         let BufferedRequest {

@@ -113,7 +113,7 @@ where
         if let Some(key) = self.reserved.take() {
             key.end();
         }
-        self.creation.new.drop_request();
+        self.creation.drop_request();
         self.tell((RaceResult::Accepted(record), None));
     }
 }

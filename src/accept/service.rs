@@ -155,6 +155,7 @@ impl<S, R> AsyncAccept<S, R> {
                 target: self.policy.original_uri_of(&parts),
                 parts,
                 body: BufferedBody::default(),
+                reference: None,
             }),
             admitted,
         };

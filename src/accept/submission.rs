@@ -82,7 +82,7 @@ where
         let (sender, created) = oneshot::channel();
         // Boxed once: a future is moved many times on its way into a task.
         tasks.spawn(Box::pin(async move {
-            let (service, creation) = (&mut self.service, &self.creation);
+            let (service, creation) = (&mut self.service, &mut self.creation);
             let created = creation.create(&self.node, &self.policy, || {
                 unready(service, &mut readiness);
             });

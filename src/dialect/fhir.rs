@@ -170,6 +170,10 @@ impl Dialect for Fhir {
         empty(StatusCode::ACCEPTED)
     }
 
+    fn redirects_results(&self) -> bool {
+        false
+    }
+
     fn error(&self, fault: &ApiError) -> Response<BufferedBody> {
         outcome(
             fault.status(),

@@ -110,6 +110,13 @@ pub trait Dialect: std::fmt::Debug + Send + Sync + 'static {
         true
     }
 
+    /// Returns whether a request for the result may be answered with a 303 to a
+    /// [signed URL](crate::results::ResultStore::signed_url). The default is true. It is false where
+    /// the polls themselves are answered with the result: their clients expect no redirect.
+    fn redirects_results(&self) -> bool {
+        true
+    }
+
     /// Returns a page of operations, newest first. The default is the format of [`Plain`].
     fn list(&self, page: &ListPage<'_>) -> Answer {
         Plain::default().list(page)
@@ -171,6 +178,10 @@ impl<D: Dialect + ?Sized> Dialect for Arc<D> {
 
     fn lists_results(&self) -> bool {
         (**self).lists_results()
+    }
+
+    fn redirects_results(&self) -> bool {
+        (**self).redirects_results()
     }
 
     fn list(&self, page: &ListPage<'_>) -> Answer {

@@ -107,6 +107,10 @@ impl Dialect for OData {
         empty(StatusCode::NO_CONTENT)
     }
 
+    fn redirects_results(&self) -> bool {
+        false
+    }
+
     fn error(&self, fault: &ApiError) -> Response<BufferedBody> {
         let problem = fault.problem();
         let status = match fault {

@@ -116,8 +116,9 @@ impl<R, D> Operations<R, D> {
     }
 
     /// Changes the header of each replayed response: `change` gets the recorded response, with its
-    /// body unless that is in the [result store](Self::result_store), and the fields that are sent for it, except those that a dialect adds, and the validator and
-    /// the digest of a recorded 200. It turns these and ranges off by setting `Accept-Ranges: none`.
+    /// body unless that is in the [result store](Self::result_store), and the fields that are sent
+    /// for it, except those that a dialect adds, and the validator and the digest of a recorded 200.
+    /// It turns these and ranges off by setting `Accept-Ranges: none`.
     ///
     /// Content that users have made is replayed from the origin of the operations. To keep
     /// browsers from showing such content there, send it as an attachment:
@@ -183,9 +184,10 @@ impl<R, D> Operations<R, D> {
     }
 
     /// Sets the store for long results. A response body of more than 256 KiB
-    /// ([`result_threshold`](Self::result_threshold)) then goes there frame by frame while the service produces
-    /// it, and to clients from there. Every node needs the same store. Direct answers under an
-    /// idempotency key do not use it: they are recorded up to 8 MiB.
+    /// ([`result_threshold`](Self::result_threshold)) then goes there frame by frame while the
+    /// service produces it, and to clients from there. So does the body of such a request if the
+    /// request is stored for a rerun or dispatched. Every node needs the same store. Direct answers
+    /// under an idempotency key do not use it: they are recorded up to 8 MiB.
     ///
     /// # Panics
     /// Panics if a layer, a service, a recovery, a drain handle or a clone was created before.
@@ -194,8 +196,9 @@ impl<R, D> Operations<R, D> {
         self
     }
 
-    /// Sets the greatest length in bytes of a response body that is recorded in the store of the
-    /// operations; 256 KiB by default. A longer one goes to the [result store](Self::result_store).
+    /// Sets the greatest length in bytes of a body that is recorded in the store of the operations, or
+    /// in a message of a queue; 256 KiB by default. A longer one goes to the
+    /// [result store](Self::result_store).
     ///
     /// # Panics
     /// Panics if there is no result store, or if a layer, a service, a recovery, a drain handle or a

@@ -78,7 +78,8 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
             Shown::Apart(response, recorded) => {
                 let settings = Arc::clone(settings);
                 return PollFuture::waiting(is_head, async move {
-                    stored_result::answer(&settings, &parts, &about.id, response, &recorded).await
+                    let about = (&about.id, about.action);
+                    stored_result::answer(&settings, &parts, about, response, &recorded).await
                 });
             }
             Shown::Unread => about.max_body = usize::MAX,
@@ -121,8 +122,8 @@ async fn read_and_show<S: Store>(
                 return response.map(PollBody::from);
             }
             Shown::Apart(response, recorded) => {
-                return stored_result::answer(settings, parts, &about.id, response, &recorded)
-                    .await;
+                let about = (&about.id, about.action);
+                return stored_result::answer(settings, parts, about, response, &recorded).await;
             }
             Shown::Unread if about.max_body == usize::MAX => {
                 let error = StoreError::refused("the store reads no body of this length");

@@ -2,7 +2,11 @@
 
 use std::ops::Range;
 
-use http::{Method, Response, StatusCode, request::Parts};
+use http::{
+    HeaderValue, Method, Response, StatusCode,
+    header::{CACHE_CONTROL, LOCATION},
+    request::Parts,
+};
 
 use super::{
     PollBody,
@@ -11,18 +15,19 @@ use super::{
     settings::Settings,
 };
 use crate::{
-    dialect::ApiError,
+    dialect::{Action, ApiError},
     operation::{BufferedBody, OperationId, RecordedResponse},
     results::{ResultChunks, ResultKey, StoredBody},
     run::guarded,
     store::{FencingToken, Store, StoreError},
 };
 
-/// Answers with the head of a replay, and with as much of its body as the request asks for.
+/// Answers with the head of a replay, and with as much of its body as the request asks for. The
+/// result resource may refer to a signed URL instead.
 pub(super) async fn answer<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
-    id: &OperationId,
+    (id, action): (&OperationId, Action),
     mut response: Response<BufferedBody>,
     recorded: &RecordedResponse,
 ) -> Response<PollBody> {
@@ -33,10 +38,46 @@ pub(super) async fn answer<S: Store>(
         }
         _ => Ok(Sent::Whole),
     };
+    if action == Action::Result
+        && settings.shared.dialect.redirects_results()
+        && parts.method == Method::GET
+        && recorded.status() == StatusCode::OK
+        && !recorded.has_trailers()
+        && matches!(sent, Ok(Sent::Whole | Sent::Part(_)))
+        && let Some(elsewhere) = redirect(settings, id, recorded).await
+    {
+        return elsewhere;
+    }
     match sent {
         Ok(sent) => with_body(settings, parts, id, response, recorded, sent).await,
         Err(fault) => settings.fault(&fault).map(PollBody::from),
     }
+}
+
+/// Returns a 303 to a signed URL, if the result store has one.
+async fn redirect<S: Store>(
+    settings: &Settings<S>,
+    id: &OperationId,
+    recorded: &RecordedResponse,
+) -> Option<Response<PollBody>> {
+    let results = settings.runtime.results.as_ref()?;
+    let uploader = FencingToken::from_number(recorded.uploader()?);
+    let key = ResultKey::new(id.clone(), uploader);
+    let signed = match guarded(results.store.signed_url(&key)).await {
+        Ok(signed) => HeaderValue::try_from(signed?.to_string()).ok()?,
+        Err(error) => {
+            tracing::warn!(%id, error = error.report(), "result URL not signed, result sent by this node");
+            return None;
+        }
+    };
+    let mut response = Response::new(BufferedBody::default().into());
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    let headers = response.headers_mut();
+    headers.insert(LOCATION, signed);
+    // The URL expires, and is for this client alone.
+    let private = HeaderValue::from_static("private, no-store");
+    headers.insert(CACHE_CONTROL, private);
+    Some(response)
 }
 
 /// Answers with the head of a replay and its whole body, whatever the conditions of the request.

@@ -2,6 +2,7 @@ use std::{fmt, future::Future, ops::Range, pin::Pin, sync::Arc, time::SystemTime
 
 use bytes::Bytes;
 use futures_core::Stream;
+use http::{HeaderMap, Uri};
 
 use super::ResultKey;
 use crate::store::StoreResult;
@@ -15,7 +16,7 @@ pub type ResultChunks = Pin<Box<dyn Stream<Item = StoreResult<Bytes>> + Send>>;
 /// The uploads of a store, in any order.
 pub type ResultEntries<'a> = Pin<Box<dyn Stream<Item = StoreResult<StoredResult>> + Send + 'a>>;
 
-/// Stores the bodies of long results.
+/// Stores the bodies of long results, and those of long requests that are stored for a rerun.
 ///
 /// # Semantics
 /// * An upload is visible once it is [finished](ResultUpload::finish), as a whole, and durable from
@@ -29,7 +30,15 @@ pub type ResultEntries<'a> = Pin<Box<dyn Stream<Item = StoreResult<StoredResult>
 ///   [`Recovery`](crate::Recovery) deletes what no operation of that store names.
 pub trait ResultStore: Send + Sync + 'static {
     /// Begins an upload.
-    fn put<'a>(&'a self, key: &'a ResultKey) -> ResultFuture<'a, Box<dyn ResultUpload>>;
+    ///
+    /// `fields` are the `Content-Type`, `Content-Encoding`, `Content-Language` and
+    /// `Content-Disposition` of the response (RFC 9110, section 8; RFC 6266), as far as it has them.
+    /// The record has them too: only a store with [signed URLs](Self::signed_url) needs them.
+    fn put<'a>(
+        &'a self,
+        key: &'a ResultKey,
+        fields: &'a HeaderMap,
+    ) -> ResultFuture<'a, Box<dyn ResultUpload>>;
 
     /// Returns a part of a finished upload, from `range.start` to before `range.end` in bytes;
     /// `None` if there is no such upload. The stream ends with an error, or short, if bytes are
@@ -39,6 +48,17 @@ pub trait ResultStore: Send + Sync + 'static {
         key: &'a ResultKey,
         range: Range<u64>,
     ) -> ResultFuture<'a, Option<ResultChunks>>;
+
+    /// Returns a URL by which a client downloads a finished upload from the storage itself, with
+    /// `GET` and for a few minutes; `None`, as by default, if clients download through this node.
+    ///
+    /// The URL is the answer to a request that may see the operation, a 303 (RFC 9110, section
+    /// 15.4.4). Everyone who has the URL can use it. After an error, which is logged, the client
+    /// downloads through this node.
+    fn signed_url<'a>(&'a self, key: &'a ResultKey) -> ResultFuture<'a, Option<Uri>> {
+        let _ = key;
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Deletes uploads, also those that do not exist.
     fn delete<'a>(&'a self, keys: &'a [ResultKey]) -> ResultFuture<'a, ()>;

@@ -6,6 +6,7 @@ use tracing::Span;
 use super::{
     AdmissionPermit, BufferedRequest, OperationHandle, RunContext,
     span::{current_span, operation_span},
+    stored_request::StoredRequest,
 };
 use crate::{
     operation::{BufferedBody, OperationId, RecordedResponse},
@@ -46,7 +47,7 @@ impl AcceptedRequest {
     }
 
     /// Creates the request from its stored form, for a rerun.
-    pub(super) fn again(record: &Record<RecordedResponse>, request: Request<BufferedBody>) -> Self {
+    pub(super) fn again(record: &Record<RecordedResponse>, request: StoredRequest) -> Self {
         Self::from_record(record, Box::new(request.into()), true, &current_span())
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     BoxError,
-    operation::{FailureKind, OperationId, Outcome, RecordedResponse},
+    operation::{Failure, FailureKind, OperationId, Outcome, Problem, RecordedResponse},
     store::StoreError,
 };
 
@@ -10,7 +10,11 @@ use crate::{
 #[cold]
 pub(super) fn too_large(id: &OperationId, limit: u64) -> Outcome<RecordedResponse> {
     tracing::error!(%id, limit, "response above the limit, not recorded");
-    Outcome::failed(FailureKind::ResultTooLarge)
+    let kind = FailureKind::ResultTooLarge;
+    let problem = Problem::from(kind).with_detail(format!(
+        "The limit is {limit} bytes. The application can raise its result limit, or set a result store."
+    ));
+    Outcome::Failed(Failure::from(problem).with_kind(Some(kind)))
 }
 
 /// Returns the outcome of a response that the result store does not take.

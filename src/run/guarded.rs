@@ -1,4 +1,10 @@
-use std::{future::Future, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    time::Duration,
+};
+
+use futures_core::Stream;
 
 use super::{Timeout, catch_panic::CatchPanic};
 use crate::store::{StoreError, StoreResult};
@@ -17,4 +23,15 @@ pub(crate) async fn guarded<T>(call: impl Future<Output = StoreResult<T>>) -> St
         }
         Err(_) => Err(StoreError::unavailable("no answer in time")),
     }
+}
+
+/// Awaits the next item of a result store's stream, as [`guarded`] does; `None` after the last one.
+pub(super) async fn guarded_next<T>(
+    stream: &mut (impl Stream<Item = StoreResult<T>> + Unpin),
+) -> StoreResult<Option<T>> {
+    guarded(async {
+        let next = poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await;
+        next.transpose()
+    })
+    .await
 }

@@ -21,6 +21,7 @@ use super::{
     persist::{retry_until_certain, retry_until_certain_for},
     readiness::Readiness,
     record::record,
+    request_upload::read_body,
     response_body::collect,
     run_context::RunContext,
     supervise::{NoOutcome, RunEnd, RunPhase, Supervised, look_after},
@@ -139,8 +140,16 @@ async fn call_to_outcome<S: Handler, R>(
     work: &RunContext,
     limits: &RunLimits,
     service: &mut S,
-    request: Box<BufferedRequest>,
+    mut request: Box<BufferedRequest>,
 ) -> RunEnd {
+    if let Some(reference) = request.reference.take() {
+        let head = std::mem::take(&mut request.body);
+        // Boxed, since this is rarely needed.
+        match Box::pin(read_body(node, work, *reference, head)).await {
+            Ok(body) => request.body = body,
+            Err(outcome) => return Ok(outcome),
+        }
+    }
     let base = request.base();
     crash_point!("calling");
     let response = match service.call(request.into_request()).await {

@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes};
 use http::Request;
 use serde::{Deserialize, Serialize};
 
-use super::stored_request;
+use super::stored_request::{self, StoredRequest};
 use crate::{
     BoxError,
     operation::{BufferedBody, OperationId, RecordedResponse},
@@ -13,6 +13,10 @@ use crate::{
 
 /// An accepted request as it goes through a queue: the id of the operation, its fencing token,
 /// its owner, and the request with its headers and body verbatim.
+///
+/// A layer with a [result store](crate::Operations::result_store) puts a body above the threshold
+/// there, and the message has its key, length and SHA-256 instead. The worker reads the body from
+/// [its result store](super::RunService::result_store).
 ///
 /// The queue may lose the message, or deliver it late, twice, or to several workers. A
 /// [`RunService`](super::RunService) claims the operation with the token before it runs
@@ -174,7 +178,7 @@ impl QueuedRequest {
         &self.held
     }
 
-    pub(super) fn request(&self) -> Result<Request<BufferedBody>, BoxError> {
+    pub(super) fn request(&self) -> Result<StoredRequest, BoxError> {
         stored_request::restore(&self.request)
     }
 }
@@ -216,7 +220,7 @@ mod tests {
     fn messages_survive_a_round_trip() {
         let back = QueuedRequest::from_bytes(&queued().to_bytes()).unwrap();
         assert_eq!(back.held, queued().held);
-        let request = back.request().unwrap();
+        let request = back.request().unwrap().request;
         assert_eq!(request.body().data(), "{\"pages\":3}");
         assert!(request.headers().contains_key("traceparent"));
         assert!(!request.headers().contains_key("authorization"));

@@ -242,16 +242,18 @@ fn restored<R>(
     record: &Record<RecordedResponse>,
     request: &Bytes,
 ) -> Result<AcceptedRequest, FailureKind> {
-    let mut request = stored_request::restore(request).map_err(|error| {
+    let mut stored = stored_request::restore(request).map_err(|error| {
         let id = record.operation().id();
         tracing::error!(%id, error, "stored request not read, operation failed");
         FailureKind::Interrupted
     })?;
     if let Some(owner) = record.owner() {
-        request.extensions_mut().insert(owner.clone());
+        stored.request.extensions_mut().insert(owner.clone());
     }
-    let request = request.map(|body| node.in_flight.bytes().count_body(body));
-    Ok(AcceptedRequest::again(record, request).admitted(node.in_flight.admit_anyway()))
+    stored.request = stored
+        .request
+        .map(|body| node.in_flight.bytes().count_body(body));
+    Ok(AcceptedRequest::again(record, stored).admitted(node.in_flight.admit_anyway()))
 }
 
 impl<R> fmt::Debug for Recovery<R> {

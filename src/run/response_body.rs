@@ -7,7 +7,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Response, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderName, Response,
+    header::{CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE},
+    uri::PathAndQuery,
+};
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 
@@ -99,7 +103,7 @@ where
                             return Poll::Ready(Err(too_large(rules.id, rules.limit)));
                         }
                         if is_long(this.collecting, &rules) {
-                            *this.upload = begin_upload(this.collecting, &rules);
+                            *this.upload = begin_upload(this.collecting, this.head, &rules);
                         }
                     }
                     Some(upload) => {
@@ -148,12 +152,30 @@ fn is_long(collecting: &BodyCollector, rules: &Recording<'_>) -> bool {
 }
 
 #[cold]
-fn begin_upload(collecting: &mut BodyCollector, rules: &Recording<'_>) -> Option<Box<Upload>> {
+fn begin_upload(
+    collecting: &mut BodyCollector,
+    head: &Response<()>,
+    rules: &Recording<'_>,
+) -> Option<Box<Upload>> {
     let (results, work) = rules.apart?;
     let key = ResultKey::new(work.id.clone(), work.token());
-    let upload = Upload::begin(results.store.clone(), key, collecting.take_data());
+    let mut fields = HeaderMap::new();
+    for name in CONTENT_FIELDS {
+        if let Some(value) = head.headers().get(&name) {
+            fields.insert(name, value.clone());
+        }
+    }
+    let upload = Upload::begin(results.store.clone(), key, fields, collecting.take_data());
     Some(Box::new(upload))
 }
+
+/// The fields without which a client would not know what to do with a body.
+const CONTENT_FIELDS: [HeaderName; 4] = [
+    CONTENT_TYPE,
+    CONTENT_ENCODING,
+    CONTENT_LANGUAGE,
+    CONTENT_DISPOSITION,
+];
 
 /// Waits until an upload takes another chunk. Returns false once the upload has ended.
 fn poll_upload(

@@ -154,8 +154,9 @@ impl<S, R> RunService<S, R> {
         self
     }
 
-    /// Sets the store for long results, as
-    /// [`Operations::result_store`](crate::Operations::result_store) does for the other nodes.
+    /// Sets the store for long results, and for the bodies of long requests, as
+    /// [`Operations::result_store`](crate::Operations::result_store) does for the other nodes. A
+    /// message whose body is in a result store is an error for a service without one.
     ///
     /// # Panics
     /// Panics if the service was cloned before.
@@ -287,14 +288,21 @@ async fn claim<R>(
 where
     R: Lease<Output = RecordedResponse>,
 {
-    let request = queued.request().map_err(StoreError::refused)?;
-    let length = request.body().data().len() as u64;
+    let mut stored = queued.request().map_err(StoreError::refused)?;
+    let length = stored.body_length();
+    if stored.reference.is_some() && node.results.is_none() {
+        return Err(StoreError::refused(
+            "the body of the request is in a result store, and this node has none",
+        ));
+    }
     if node.in_flight.bytes().fits(length, None).is_err() {
         return Err(StoreError::unavailable(
             "this node is at its bound on bytes in flight",
         ));
     }
-    let mut request = request.map(|body| node.in_flight.bytes().count_body(body));
+    stored.request = stored
+        .request
+        .map(|body| node.in_flight.bytes().count_body(body));
     let held = queued.lease_handle().clone();
     drop(queued);
     // If the answer is lost, this node holds the operation under a token that it does not know.
@@ -307,13 +315,13 @@ where
         Written::Lost(_) | Written::Gone => return Ok(None),
     };
     if let Some(owner) = record.owner() {
-        request.extensions_mut().insert(owner.clone());
+        stored.request.extensions_mut().insert(owner.clone());
     }
     // The dispatching node keeps the request. Only that node knows how often the operation may
     // be started: it dispatches the request again if this worker releases the operation, or ends
     // the operation.
     node.allow_reruns(u32::MAX);
-    Ok(Some(AcceptedRequest::again(&record, request)))
+    Ok(Some(AcceptedRequest::again(&record, stored)))
 }
 
 /// The future of [`RunService`].

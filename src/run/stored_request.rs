@@ -6,11 +6,20 @@ use http::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxError, codec::HeaderBlock, operation::BufferedBody};
+use crate::{
+    BoxError,
+    codec::HeaderBlock,
+    operation::{BodyDigest, BufferedBody},
+    store::FencingToken,
+};
 
-/// The version of the layout. Version 1: lengths of the line, header and trailer block
-/// (`u32` each, little endian), the line as JSON, the blocks, the body.
-const LAYOUT: u8 = 1;
+/// The layout of a request with its body: the lengths of the line, of the header and of the trailer
+/// block (`u32` each, little endian), the line as JSON, the blocks, the body.
+const WITH_BODY: u8 = 1;
+
+/// The layout of a request whose body is in a result store. It has a [`BodyReference`] instead of the
+/// body.
+const WITH_REFERENCE: u8 = 2;
 
 /// The length of everything before the line.
 const PREFIX: usize = 1 + 3 * 4;
@@ -31,6 +40,57 @@ static CREDENTIALS: [HeaderName; 3] = [
     header::COOKIE,
 ];
 
+/// The place of a body in a result store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BodyReference {
+    /// The token in the key of the upload.
+    pub(crate) token: FencingToken,
+    /// The length in bytes.
+    pub(crate) length: u64,
+    pub(crate) digest: BodyDigest,
+}
+
+/// The length of a reference: the token and the length (`u64` each, little endian), and the digest.
+const REFERENCE: usize = 8 + 8 + 32;
+
+impl BodyReference {
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (token, rest) = bytes.split_first_chunk()?;
+        let (length, digest) = rest.split_first_chunk()?;
+        Some(Self {
+            token: FencingToken::from_number(u64::from_le_bytes(*token)),
+            length: u64::from_le_bytes(*length),
+            digest: BodyDigest(digest.try_into().ok()?),
+        })
+    }
+
+    /// Returns the request as bytes, whose head is `head`.
+    pub(super) fn store_after(&self, head: &[u8]) -> Bytes {
+        let mut out = Vec::with_capacity(head.len() + REFERENCE);
+        out.put_slice(head);
+        out.put_u64_le(self.token.get());
+        out.put_u64_le(self.length);
+        out.put_slice(&self.digest.0);
+        out.into()
+    }
+}
+
+/// A request that was restored from its bytes.
+pub(crate) struct StoredRequest {
+    /// The request, without the data of a body that is in a result store.
+    pub(crate) request: Request<BufferedBody>,
+    /// The place of the body, if it is in a result store.
+    pub(crate) reference: Option<BodyReference>,
+}
+
+impl StoredRequest {
+    /// Returns the length of the body in bytes.
+    pub(super) fn body_length(&self) -> u64 {
+        let here = self.request.body().data().len() as u64;
+        self.reference.map_or(here, |it| it.length)
+    }
+}
+
 /// Returns the request as bytes, with `target` as its target. Credentials are left out, unless
 /// the layer stores them.
 pub(crate) fn store(
@@ -39,6 +99,30 @@ pub(crate) fn store(
     body: &BufferedBody,
     with_credentials: bool,
 ) -> Option<Bytes> {
+    let mut out = store_head(WITH_BODY, parts, target, body, with_credentials)?;
+    out.put_slice(body.data());
+    Some(out.into())
+}
+
+/// Returns the begin of the bytes of a request whose body goes to a result store.
+pub(crate) fn store_without_body(
+    parts: &Parts,
+    target: &Uri,
+    body: &BufferedBody,
+    with_credentials: bool,
+) -> Option<Bytes> {
+    let head = store_head(WITH_REFERENCE, parts, target, body, with_credentials)?;
+    Some(head.into())
+}
+
+/// Returns everything before the body, with room for the body of this layout.
+fn store_head(
+    layout: u8,
+    parts: &Parts,
+    target: &Uri,
+    body: &BufferedBody,
+    with_credentials: bool,
+) -> Option<Vec<u8>> {
     let line = RequestLine {
         method: parts.method.to_string(),
         target: match with_credentials {
@@ -57,15 +141,18 @@ pub(crate) fn store(
     let headers = block(&parts.headers);
     let trailers = body.trailers().map_or_else(HeaderBlock::default, block);
     let blocks = [&line[..], headers.as_bytes(), trailers.as_bytes()];
-    let length = blocks.iter().map(|block| block.len()).sum::<usize>() + body.data().len();
-    let mut out = Vec::with_capacity(PREFIX + length);
-    out.put_u8(LAYOUT);
+    let length: usize = blocks.iter().map(|block| block.len()).sum();
+    let of_body = match layout {
+        WITH_BODY => body.data().len(),
+        _ => 0,
+    };
+    let mut out = Vec::with_capacity(PREFIX + length + of_body);
+    out.put_u8(layout);
     for block in blocks {
         out.put_u32_le(block.len().try_into().ok()?);
     }
     blocks.iter().for_each(|block| out.put_slice(block));
-    out.put_slice(body.data());
-    Some(out.into())
+    Some(out)
 }
 
 /// Returns the target without the user information in its authority (RFC 3986, section
@@ -86,9 +173,9 @@ fn without_userinfo(target: &Uri) -> Option<Uri> {
 ///
 /// # Errors
 /// Returns an error if this release cannot read the bytes.
-pub(crate) fn restore(bytes: &Bytes) -> Result<Request<BufferedBody>, BoxError> {
+pub(crate) fn restore(bytes: &Bytes) -> Result<StoredRequest, BoxError> {
     let (layout, rest) = bytes.split_first().ok_or(CUT)?;
-    if *layout != LAYOUT {
+    if !matches!(*layout, WITH_BODY | WITH_REFERENCE) {
         return Err(format!("a request of layout {layout} is of a newer release").into());
     }
     let (line, rest) = rest.split_first_chunk().ok_or(CUT)?;
@@ -104,13 +191,20 @@ pub(crate) fn restore(bytes: &Bytes) -> Result<Request<BufferedBody>, BoxError> 
         HeaderBlock::from_bytes(block).append_to(&mut map);
         map
     };
-    let body = BufferedBody::new(bytes.slice_ref(data), Some(fields(trailers)));
+    let (data, reference) = match *layout {
+        WITH_BODY => (bytes.slice_ref(data), None),
+        _ => {
+            let reference = BodyReference::from_bytes(data).ok_or(CUT)?;
+            (Bytes::new(), Some(reference))
+        }
+    };
+    let body = BufferedBody::new(data, Some(fields(trailers)));
     let mut request = Request::new(body);
     *request.method_mut() = Method::from_bytes(line.method.as_bytes())?;
     *request.uri_mut() = line.target.parse()?;
     *request.version_mut() = version(&line.version)?;
     *request.headers_mut() = fields(headers);
-    Ok(request)
+    Ok(StoredRequest { request, reference })
 }
 
 const CUT: &str = "truncated request";
@@ -158,7 +252,9 @@ mod tests {
         assert_eq!(leaks(b"s3cret"), with_credentials);
         assert_eq!(leaks(b"abc"), with_credentials);
         assert_eq!(leaks(b"session=1"), with_credentials);
-        restore(&bytes).unwrap()
+        let stored = restore(&bytes).unwrap();
+        assert_eq!(stored.reference, None);
+        stored.request
     }
 
     #[test]
@@ -191,7 +287,7 @@ mod tests {
         for with_credentials in [true, false] {
             let bytes = store(&parts, &parts.uri, &body, with_credentials).unwrap();
             assert_eq!(bytes.windows(3).any(|at| at == b"abc"), with_credentials);
-            let back = restore(&bytes).unwrap();
+            let back = restore(&bytes).unwrap().request;
             assert_eq!(back.uri().host(), Some("example.com"));
             assert_eq!(back.uri().port_u16(), Some(81));
             assert_eq!(back.uri().path_and_query(), parts.uri.path_and_query());
@@ -207,7 +303,7 @@ mod tests {
             assert!(restore(&bytes.slice(..length)).is_err(), "{length}");
         }
         let mut newer = bytes.to_vec();
-        newer[0] = 2;
+        newer[0] = 3;
         assert!(restore(&newer.into()).is_err());
     }
 
@@ -217,5 +313,36 @@ mod tests {
         let (parts, body) = request().into_parts();
         let bytes = store(&parts, &parts.uri, &body, false).unwrap();
         assert_eq!(&bytes[..], include_bytes!("golden/request-1.bin"));
+        assert_eq!(&stored_apart()[..], include_bytes!("golden/request-2.bin"));
+    }
+
+    fn reference() -> BodyReference {
+        BodyReference {
+            token: FencingToken::from_number(0xab),
+            length: 11,
+            digest: BodyDigest([7; 32]),
+        }
+    }
+
+    fn stored_apart() -> Bytes {
+        let (parts, body) = request().into_parts();
+        let head = store_without_body(&parts, &parts.uri, &body, false).unwrap();
+        reference().store_after(&head)
+    }
+
+    #[test]
+    fn requests_without_their_body_survive_a_round_trip() {
+        let bytes = stored_apart();
+        let back = restore(&bytes).unwrap();
+        assert_eq!(back.reference, Some(reference()));
+        assert_eq!(back.body_length(), 11);
+        assert!(back.request.body().data().is_empty());
+        assert_eq!(back.request.body().trailers().unwrap()["x-sum"], "7");
+        assert_eq!(back.request.uri(), request().uri());
+        for length in 0..bytes.len() {
+            assert!(restore(&bytes.slice(..length)).is_err(), "{length}");
+        }
+        let longer = [&bytes[..], b"x"].concat();
+        assert!(restore(&longer.into()).is_err());
     }
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 
@@ -43,13 +44,18 @@ type Call = Pin<Box<dyn Future<Output = StoreResult<Option<Box<dyn ResultUpload>
 
 impl Upload {
     /// Begins the upload of a body, with its first chunk.
-    pub(crate) fn begin(store: Arc<dyn ResultStore>, key: ResultKey, first: Bytes) -> Self {
+    pub(crate) fn begin(
+        store: Arc<dyn ResultStore>,
+        key: ResultKey,
+        fields: HeaderMap,
+        first: Bytes,
+    ) -> Self {
         let is_failing = Arc::<AtomicBool>::default();
         let mut retry = Retry::new(&key, &is_failing);
         let (digest, length) = (Sha256::new_with_prefix(&first), first.len() as u64);
         let begin = async move {
             let upload = loop {
-                match guarded(store.put(&retry.key)).await {
+                match guarded(store.put(&retry.key, &fields)).await {
                     Ok(upload) => break retry.succeeded(upload),
                     Err(error) => retry.pause(error).await?,
                 }
@@ -143,14 +149,14 @@ async fn write(
 }
 
 /// The repetition of a call that fails.
-struct Retry {
+pub(super) struct Retry {
     key: ResultKey,
     is_failing: Arc<AtomicBool>,
     pauses: Pauses,
 }
 
 impl Retry {
-    fn new(key: &ResultKey, is_failing: &Arc<AtomicBool>) -> Self {
+    pub(super) fn new(key: &ResultKey, is_failing: &Arc<AtomicBool>) -> Self {
         Self {
             key: key.clone(),
             is_failing: Arc::clone(is_failing),
@@ -159,7 +165,7 @@ impl Retry {
     }
 
     /// Waits before the call is repeated. Returns an error that no repetition can mend.
-    async fn pause(&mut self, error: StoreError) -> StoreResult<()> {
+    pub(super) async fn pause(&mut self, error: StoreError) -> StoreResult<()> {
         if !error.is_transient() {
             return Err(error);
         }

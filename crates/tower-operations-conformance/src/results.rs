@@ -3,6 +3,7 @@
 use std::{future::poll_fn, ops::Range, time::SystemTime};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use tower_operations::{
     OperationId,
     results::{ResultChunks, ResultKey, ResultStore, ResultUpload, StoredResult},
@@ -48,7 +49,7 @@ async fn write(upload: &mut dyn ResultUpload, body: &Bytes) {
 }
 
 async fn put(store: &impl ResultStore, key: &ResultKey, body: &Bytes) {
-    let mut upload = ok(store.put(key).await);
+    let mut upload = ok(store.put(key, &HeaderMap::new()).await);
     write(&mut *upload, body).await;
     ok(upload.finish().await);
 }
@@ -102,7 +103,7 @@ async fn uploads_are_invisible_until_they_are_finished(store: &impl ResultStore)
     let body = content(2, 20_000_000);
     let (dropped, finished) = (new_key(), new_key());
     for key in [&dropped, &finished] {
-        let mut upload = ok(store.put(key).await);
+        let mut upload = ok(store.put(key, &HeaderMap::new()).await);
         write(&mut *upload, &body).await;
         let found = get(store, key, 0..1).await;
         law!(7, found.is_none(), "an unfinished upload is visible");
@@ -132,6 +133,8 @@ async fn keys_are_told_apart(store: &impl ResultStore) {
         ResultKey::new(id("a~b.c_d-e"), token(1)),
         ResultKey::new(id("a~"), token(u64::MAX)),
         ResultKey::new(id("..."), token(1)),
+        ResultKey::of_request(id("a"), token(1)),
+        ResultKey::of_request(id("a~"), token(u64::MAX)),
     ];
     for (seed, key) in keys.iter().enumerate() {
         put(store, key, &content(seed, 100)).await;

@@ -4,6 +4,7 @@ use std::{ops::Range, time::SystemTime};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, future};
+use http::HeaderMap;
 use test_support::results::MemoryResults;
 use tower_operations::results::{
     ResultChunks, ResultEntries, ResultFuture, ResultKey, ResultStore, ResultUpload,
@@ -16,6 +17,7 @@ enum Fault {
     RangesAreOneShort,
     RangesAreIgnored,
     TokensAreIgnored,
+    RequestsAreResults,
     DeletesAreLost,
     ListsSkipOne,
 }
@@ -28,19 +30,26 @@ impl Faulty {
         if self.1 == Some(Fault::TokensAreIgnored) {
             key.token = tower_operations::store::FencingToken::from_number(1);
         }
+        if self.1 == Some(Fault::RequestsAreResults) {
+            key.is_request = false;
+        }
         key
     }
 }
 
 impl ResultStore for Faulty {
-    fn put<'a>(&'a self, key: &'a ResultKey) -> ResultFuture<'a, Box<dyn ResultUpload>> {
+    fn put<'a>(
+        &'a self,
+        key: &'a ResultKey,
+        fields: &'a HeaderMap,
+    ) -> ResultFuture<'a, Box<dyn ResultUpload>> {
         Box::pin(async move {
             let key = self.key(key);
             if self.1 == Some(Fault::UnfinishedAreVisible) {
                 self.0
                     .insert(&key, Bytes::from_static(b"a"), SystemTime::now());
             }
-            self.0.put(&key).await
+            self.0.put(&key, fields).await
         })
     }
 
@@ -86,6 +95,7 @@ async fn planted_faults_are_detected() {
         Fault::RangesAreOneShort,
         Fault::RangesAreIgnored,
         Fault::TokensAreIgnored,
+        Fault::RequestsAreResults,
         Fault::DeletesAreLost,
         Fault::ListsSkipOne,
     ] {

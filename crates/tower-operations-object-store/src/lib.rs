@@ -1,12 +1,15 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "signed-urls")]
+mod signing;
 mod upload;
 
 use std::{ops::Range, sync::Arc, time::SystemTime};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, path::Path};
+use http::HeaderMap;
+use object_store::{Attributes, GetOptions, GetRange, ObjectMeta, ObjectStore, path::Path};
 use tower_operations::{
     results::{
         ResultChunks, ResultEntries, ResultFuture, ResultKey, ResultStore, ResultUpload,
@@ -22,6 +25,8 @@ use upload::ObjectUpload;
 pub struct ObjectResults {
     objects: Arc<dyn ObjectStore>,
     prefix: Path,
+    #[cfg(feature = "signed-urls")]
+    signer: Option<signing::UrlSigner>,
 }
 
 impl ObjectResults {
@@ -31,7 +36,47 @@ impl ObjectResults {
         Self {
             objects,
             prefix: Path::from(prefix),
+            #[cfg(feature = "signed-urls")]
+            signer: None,
         }
+    }
+
+    /// Answers requests for a result with `303 See Other` and a signed URL of the object, which is
+    /// valid for so long, at most 15 minutes. Clients then download from the storage itself. Without
+    /// this setting they download through the nodes.
+    ///
+    /// Everyone who has the URL can download the object until the URL expires. A client must not
+    /// send its credentials along: it follows the redirect to another origin. The object has the
+    /// `Content-Type`, `Content-Encoding`, `Content-Language` and `Content-Disposition` of the
+    /// response, so the storage must support attributes, and no other fields. Its validator is that of
+    /// the storage, and there is no `Repr-Digest`.
+    ///
+    /// `signer` signs URLs of the same storage: pass the same `AmazonS3`, for example.
+    ///
+    /// # Panics
+    /// Panics if the time is zero or longer than 15 minutes.
+    #[cfg(feature = "signed-urls")]
+    #[must_use]
+    pub fn signed_urls(
+        self,
+        signer: Arc<dyn object_store::signer::Signer>,
+        valid_for: std::time::Duration,
+    ) -> Self {
+        Self {
+            signer: Some(signing::UrlSigner::new(signer, valid_for)),
+            ..self
+        }
+    }
+
+    /// Returns the attributes of an object. Without signed URLs it needs none, and some storage
+    /// has none.
+    fn attributes(&self, fields: &HeaderMap) -> Attributes {
+        #[cfg(feature = "signed-urls")]
+        if self.signer.is_some() {
+            return signing::attributes(fields);
+        }
+        let _ = fields;
+        Attributes::new()
     }
 
     fn path(&self, key: &ResultKey) -> Path {
@@ -66,8 +111,13 @@ fn store_error(error: object_store::Error) -> StoreError {
 }
 
 impl ResultStore for ObjectResults {
-    fn put<'a>(&'a self, key: &'a ResultKey) -> ResultFuture<'a, Box<dyn ResultUpload>> {
-        let upload = ObjectUpload::new(Arc::clone(&self.objects), self.path(key));
+    fn put<'a>(
+        &'a self,
+        key: &'a ResultKey,
+        fields: &'a HeaderMap,
+    ) -> ResultFuture<'a, Box<dyn ResultUpload>> {
+        let objects = Arc::clone(&self.objects);
+        let upload = ObjectUpload::new(objects, self.path(key), self.attributes(fields));
         Box::pin(std::future::ready(Ok(
             Box::new(upload) as Box<dyn ResultUpload>
         )))
@@ -87,6 +137,16 @@ impl ResultStore for ObjectResults {
                 }
                 Err(object_store::Error::NotFound { .. }) => Ok(None),
                 Err(error) => Err(store_error(error)),
+            }
+        })
+    }
+
+    #[cfg(feature = "signed-urls")]
+    fn signed_url<'a>(&'a self, key: &'a ResultKey) -> ResultFuture<'a, Option<http::Uri>> {
+        Box::pin(async move {
+            match &self.signer {
+                Some(signer) => signer.sign(&self.path(key)).await.map(Some),
+                None => Ok(None),
             }
         })
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, path::Path};
+use object_store::{Attributes, MultipartUpload, ObjectStore, ObjectStoreExt, path::Path};
 use tokio::runtime::Handle;
 use tower_operations::{
     results::{ResultFuture, ResultUpload},
@@ -20,6 +20,7 @@ const PART: usize = 8 * 1024 * 1024;
 pub(super) struct ObjectUpload {
     objects: Arc<dyn ObjectStore>,
     path: Path,
+    attributes: Attributes,
     /// The begin of the next part. Chunks are copied, since many short ones would take more memory
     /// than their bytes.
     next: BytesMut,
@@ -39,10 +40,11 @@ enum Parts {
 }
 
 impl ObjectUpload {
-    pub(super) fn new(objects: Arc<dyn ObjectStore>, path: Path) -> Self {
+    pub(super) fn new(objects: Arc<dyn ObjectStore>, path: Path, attributes: Attributes) -> Self {
         Self {
             objects,
             path,
+            attributes,
             next: BytesMut::new(),
             uploaded: 0,
             parts: Parts::None,
@@ -52,7 +54,8 @@ impl ObjectUpload {
     /// Uploads the next part.
     async fn put_part(&mut self) -> StoreResult<()> {
         if let Parts::None = self.parts {
-            let begun = self.objects.put_multipart(&self.path).await;
+            let options = self.attributes.clone().into();
+            let begun = self.objects.put_multipart_opts(&self.path, options).await;
             self.parts = Parts::Some(begun.map_err(store_error)?);
         }
         let Parts::Some(parts) = &mut self.parts else {
@@ -72,8 +75,9 @@ impl ObjectUpload {
     async fn complete(&mut self) -> StoreResult<()> {
         if let Parts::None = self.parts {
             let body = Bytes::copy_from_slice(&self.next);
-            let put = self.objects.put(&self.path, body.into()).await;
-            put.map_err(store_error)?;
+            let options = self.attributes.clone().into();
+            let put = self.objects.put_opts(&self.path, body.into(), options);
+            put.await.map_err(store_error)?;
         } else {
             if !self.next.is_empty() {
                 self.put_part().await?;

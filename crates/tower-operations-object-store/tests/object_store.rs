@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, memory::InMemory};
 use test_support::private::Folder;
 use tower_operations::{
@@ -47,7 +48,7 @@ async fn dropped_uploads_leave_nothing() {
     std::fs::create_dir_all(&path).unwrap();
     let results = ObjectResults::new(folder(&path), "results");
     let key = ResultKey::new(OperationId::new(), FencingToken::from_number(1));
-    let mut upload = results.put(&key).await.unwrap();
+    let mut upload = results.put(&key, &HeaderMap::new()).await.unwrap();
     for _ in 0..20 {
         upload.write(Bytes::from(vec![7; 1 << 20])).await.unwrap();
     }
@@ -74,7 +75,7 @@ async fn chunks_of_any_length_become_parts_of_one_length() {
         .collect();
     for length in [1_000, 8 * 1024 * 1024, 19_999_999] {
         let key = ResultKey::new(OperationId::new(), FencingToken::from_number(1));
-        let mut upload = results.put(&key).await.unwrap();
+        let mut upload = results.put(&key, &HeaderMap::new()).await.unwrap();
         for begin in (0..body.len()).step_by(length) {
             let chunk = body.slice(begin..body.len().min(begin + length));
             upload.write(chunk).await.unwrap();

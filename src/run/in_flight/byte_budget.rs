@@ -102,12 +102,17 @@ impl ByteBudget {
 
     /// Counts a body that was admitted elsewhere, until its bytes are read.
     pub(crate) fn count_body(self: &Arc<Self>, body: BufferedBody) -> BufferedBody {
+        self.count_bytes(body.data().len()).hold_until_read(body)
+    }
+
+    /// Counts the bytes of a body that was admitted elsewhere, and is about to be read.
+    pub(crate) fn count_bytes(self: &Arc<Self>, length: usize) -> BodyBytes {
         let mut counted = self.body_bytes(None);
-        if body.data().len() > UNCOUNTED {
-            counted.bytes = body.data().len();
-            self.bodies.fetch_add(counted.bytes, Relaxed);
+        if length > UNCOUNTED {
+            counted.bytes = length;
+            self.bodies.fetch_add(length, Relaxed);
         }
-        counted.hold_until_read(body)
+        counted
     }
 
     /// Counts so many bytes of a result.

@@ -1,16 +1,15 @@
 //! Deleting what no operation names in the result store.
 
-use std::{future::poll_fn, pin::Pin, time::Duration};
+use std::time::Duration;
 
-use futures_core::Stream as _;
 use tokio::time::sleep;
 
 use super::RecoveryStats;
 use crate::{
     environment,
     operation::RecordedResponse,
-    results::{ResultEntries, ResultKey, ResultStorage, StoredResult},
-    run::{Runtime, guarded},
+    results::{ResultKey, ResultStorage, StoredResult},
+    run::{Runtime, guarded, guarded_next},
     store::{Lease, StoreError, StoreResult},
 };
 
@@ -54,7 +53,7 @@ where
     // An error about one upload must not keep the others.
     let mut failed = None;
     loop {
-        let entry = guarded(next(&mut entries)).await?;
+        let entry = guarded_next(&mut entries).await?;
         let is_last = entry.is_none();
         if let Some(entry) = entry {
             match guarded(is_orphan(node, &entry)).await {
@@ -76,12 +75,6 @@ where
     }
 }
 
-/// Returns the next upload; `None` after the last one.
-async fn next(entries: &mut ResultEntries<'_>) -> StoreResult<Option<StoredResult>> {
-    let next = poll_fn(|context| Pin::new(&mut *entries).poll_next(context));
-    next.await.transpose()
-}
-
 /// Returns whether an upload is old, and no operation names it or will name it.
 async fn is_orphan<R>(node: &Runtime<R>, entry: &StoredResult) -> Result<bool, StoreError>
 where
@@ -91,13 +84,19 @@ where
     if age.unwrap_or_default() < ORPHANED {
         return Ok(false);
     }
-    let ResultKey { id, token } = &entry.key;
+    let ResultKey {
+        id,
+        token,
+        is_request,
+    } = &entry.key;
     // `get` reads for any owner; `get_for` would withhold the response.
     Ok(match node.store.get(id).await {
         Err(error) if error.is_transient() => return Err(error),
         // A damaged record may name it.
         Err(_) => false,
         Ok(None) => true,
+        // The request of a live operation may be needed for a rerun.
+        Ok(Some(record)) if *is_request => record.operation().state().is_terminal(),
         Ok(Some(record)) if record.operation().state().is_terminal() => {
             let response = record.operation().response();
             response.and_then(RecordedResponse::uploader) != Some(token.get())

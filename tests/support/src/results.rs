@@ -5,13 +5,14 @@ use std::{
     ops::Range,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::SystemTime,
 };
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use http::{HeaderMap, Uri};
 use tower_operations::{
     results::{
         ResultChunks, ResultEntries, ResultFuture, ResultKey, ResultStore, ResultUpload,
@@ -33,20 +34,34 @@ struct Inside {
     /// The number of calls that fail from now on, and whether a repetition may succeed.
     failures: AtomicUsize,
     is_refusing: Mutex<bool>,
+    /// Whether URLs are signed.
+    signs: AtomicBool,
+    /// The fields of the last upload.
+    fields: Mutex<HeaderMap>,
     uploads: AtomicUsize,
     longest_chunk: AtomicUsize,
     reads: AtomicUsize,
 }
 
 impl MemoryResults {
-    /// Makes the next calls of uploads fail transiently.
+    /// Makes the next calls of uploads and reads fail transiently.
     pub fn fail(&self, calls: usize) {
         self.0.failures.store(calls, SeqCst);
     }
 
-    /// Makes every call of uploads fail for good.
+    /// Makes every call of uploads and reads fail for good.
     pub fn refuse(&self) {
         *self.0.is_refusing.lock().unwrap() = true;
+    }
+
+    /// Makes the store sign URLs.
+    pub fn sign(&self) {
+        self.0.signs.store(true, SeqCst);
+    }
+
+    /// Returns the fields of the upload that was begun last.
+    pub fn fields(&self) -> HeaderMap {
+        self.0.fields.lock().unwrap().clone()
     }
 
     /// Returns the keys of the finished uploads.
@@ -113,9 +128,14 @@ impl Drop for MemoryUpload {
 }
 
 impl ResultStore for MemoryResults {
-    fn put<'a>(&'a self, key: &'a ResultKey) -> ResultFuture<'a, Box<dyn ResultUpload>> {
+    fn put<'a>(
+        &'a self,
+        key: &'a ResultKey,
+        fields: &'a HeaderMap,
+    ) -> ResultFuture<'a, Box<dyn ResultUpload>> {
         Box::pin(async move {
             self.call()?;
+            self.0.fields.lock().unwrap().clone_from(fields);
             self.0.uploads.fetch_add(1, SeqCst);
             let upload = MemoryUpload {
                 results: self.clone(),
@@ -132,6 +152,7 @@ impl ResultStore for MemoryResults {
         range: Range<u64>,
     ) -> ResultFuture<'a, Option<ResultChunks>> {
         Box::pin(async move {
+            self.call()?;
             let stored = self.0.stored.lock().unwrap();
             let Some((body, _)) = stored.get(&key.to_string()) else {
                 return Ok(None);
@@ -148,6 +169,17 @@ impl ResultStore for MemoryResults {
                 Ok(chunk)
             });
             Ok(Some(Box::pin(chunks) as ResultChunks))
+        })
+    }
+
+    fn signed_url<'a>(&'a self, key: &'a ResultKey) -> ResultFuture<'a, Option<Uri>> {
+        Box::pin(async move {
+            if !self.0.signs.load(SeqCst) {
+                return Ok(None);
+            }
+            self.call()?;
+            let url = format!("https://storage.example/{key}?signature=abc");
+            Ok(Some(url.parse().unwrap()))
         })
     }
 
