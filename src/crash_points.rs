@@ -1,7 +1,7 @@
 //! Named points at which a test can make the process die.
 //!
 //! A process with the feature `crash-points` aborts at the point that the environment variable
-//! `TOWER_OPERATIONS_CRASH_AT` names: one of [`ALL`], or of [`HANDED_OFF`]. The points are at
+//! `TOWER_OPERATIONS_CRASH_AT` names: one of [`ALL`], of [`LARGE`], or of [`HANDED_OFF`]. The points are at
 //! every await between the creation of an operation and its end, and on the way to another
 //! process. Without the feature there are no points.
 
@@ -25,6 +25,9 @@ pub const ALL: [&str; 16] = [
     "running-again",
 ];
 
+/// The additional points of bodies that are in a result store. The last one is in a rerun.
+pub const LARGE: [&str; 3] = ["request-stored", "uploaded", "request-reading"];
+
 /// The additional points where requests are dispatched. The first two are in the front process,
 /// the others in the worker.
 pub const HANDED_OFF: [&str; 4] = ["dispatching", "dispatched", "claiming", "claimed"];
@@ -32,7 +35,7 @@ pub const HANDED_OFF: [&str; 4] = ["dispatching", "dispatched", "claiming", "cla
 /// Aborts the process here, if the environment variable names this point.
 pub(crate) fn here(point: &'static str) {
     static WANTED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
-    let all = || ALL.iter().chain(&HANDED_OFF);
+    let all = || ALL.iter().chain(&LARGE).chain(&HANDED_OFF);
     debug_assert!(
         all().any(|known| *known == point),
         "{point} is no crash point"

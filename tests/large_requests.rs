@@ -15,10 +15,10 @@ use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use test_support::results::MemoryResults;
 use tokio::{sync::mpsc, time::timeout};
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{Layer, ServiceExt, limit::ConcurrencyLimit, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, Operations, QueuedRequest,
-    RecordedResponse, RequestBody, RunOutcome, RunService, State,
+    AsyncAcceptLayer, BufferedBody, Idempotency, MemoryStore, OperationId, Operations,
+    QueuedRequest, RecordedResponse, RequestBody, RunOutcome, RunService, State,
     store::{Record, Store, Version, Watch},
 };
 
@@ -38,6 +38,10 @@ async fn post<D>(
         pending::<Result<Response<BufferedBody>, Infallible>>()
     });
     let request = Request::post("/reports").header("x-name", "q3");
+    let request = request.header(
+        "idempotency-key",
+        "\"8e03978e-40d5-43dd-bc93-6894a57f9324\"",
+    );
     let request = request.body(BufferedBody::from(body)).unwrap();
     let response = layer.layer(hang).oneshot(request).await.unwrap();
     let id = response.extensions().get::<OperationId>().cloned();
@@ -196,9 +200,99 @@ async fn an_operation_whose_request_is_lost_or_damaged_fails() {
         assert_eq!(ran.unwrap(), RunOutcome::Recorded(State::Failed));
         let record = end(&nodes.store, &id.unwrap()).await;
         let problem = record.operation().problem().unwrap();
-        assert_eq!(problem.type_uri(), "urn:tower-operations:interrupted");
+        assert_eq!(
+            problem.type_uri(),
+            "urn:tower-operations:request-unreadable"
+        );
         assert_eq!(nodes.calls.load(SeqCst), 0);
     }
+}
+
+/// The bytes of a body count from the claim on, although the body is still to be read.
+#[tokio::test]
+async fn a_worker_claims_no_message_whose_body_has_no_room() {
+    let mut nodes = Dispatching::new();
+    nodes.post(content()).await;
+    nodes.post(content()).await;
+    let never_ready = ConcurrencyLimit::new(
+        service_fn(|_: Request<BufferedBody>| {
+            pending::<Result<Response<BufferedBody>, Infallible>>()
+        }),
+        0,
+    );
+    let worker = RunService::new(nodes.store.clone(), never_ready)
+        .result_store(nodes.results.clone())
+        .max_bytes_in_flight(LENGTH * 3 / 2);
+    let first = QueuedRequest::from_bytes(&nodes.message()).unwrap();
+    let id = first.id().clone();
+    let token = async || nodes.store.get(&id).await.unwrap().unwrap().token();
+    let created = token().await;
+    let running = tokio::spawn(worker.clone().oneshot(first));
+    while token().await == created {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let second = QueuedRequest::from_bytes(&nodes.message()).unwrap();
+    let error = worker.oneshot(second).await.unwrap_err();
+    assert!(error.is_transient());
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("bytes in flight"), "{cause}");
+    running.abort();
+}
+
+/// A repetition uploads nothing: it is answered although the result store is away.
+#[tokio::test(start_paused = true)]
+async fn a_repeated_request_does_not_need_the_result_store() {
+    let (store, results) = (MemoryStore::new(), MemoryResults::default());
+    let operations = Operations::new(store).result_store(results.clone());
+    let layer = operations.layer().rerun_if(|_| true).body_limit(10_000_000);
+    let layer = layer.idempotency(Idempotency::optional());
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let (status, id) = post(&layer, content()).await;
+        assert_eq!(status, StatusCode::ACCEPTED);
+        ids.push(id.unwrap());
+        results.refuse();
+    }
+    assert_eq!(ids[0], ids[1]);
+    assert_eq!(results.keys().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recovery_without_a_result_store_leaves_a_long_request_to_others() {
+    let (store, results) = (MemoryStore::new(), MemoryResults::default());
+    let with_results = || Operations::new(store.clone()).result_store(results.clone());
+    let first = with_results();
+    let hang = service_fn(|_: Request<BufferedBody>| {
+        pending::<Result<Response<BufferedBody>, Infallible>>()
+    });
+    let rerunning = tokio::spawn(first.recovery().rerun_with(hang, 3).run());
+    let layer = first.layer().rerun_if(|_| true).body_limit(10_000_000);
+    let (_, id) = post(&layer, content()).await;
+    let id = id.unwrap();
+    first.drain_handle().drain(Duration::ZERO).await;
+    rerunning.abort();
+
+    let calls = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&calls);
+    let app = service_fn(move |request| measure(request, Arc::clone(&counted)));
+    let recovery = Operations::new(store.clone())
+        .recovery()
+        .rerun_with(app.clone(), 3);
+    let stats = recovery.stats();
+    let without = tokio::spawn(recovery.run());
+    while stats.reclaimed() == 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(stats.rerun(), 0);
+    let state = store.get(&id).await.unwrap().unwrap().operation().state();
+    assert!(!state.is_terminal());
+    without.abort();
+
+    let recovering = tokio::spawn(with_results().recovery().rerun_with(app, 3).run());
+    let record = timeout(PATIENCE, end(&store, &id)).await.unwrap();
+    assert_eq!(record.operation().state(), State::Succeeded);
+    assert_eq!(calls.load(SeqCst), 1);
+    recovering.abort();
 }
 
 #[tokio::test(start_paused = true)]

@@ -65,7 +65,9 @@ where
         };
         let races = matches!(self.decision, Decision::After(_) | Decision::Signaled);
         // Otherwise creating the operation binds the key in the same step.
-        let needs_reservation = creation.new.key().is_some() && (races || !creation.is_fresh);
+        // An upload that a repetition would not need waits for that, too.
+        let comes_first = races || !creation.is_fresh || creation.upload.is_some();
+        let needs_reservation = creation.new.key().is_some() && comes_first;
         match self.node.keys.get().copied() {
             Some(keys) if needs_reservation => AcceptStep::Reserving {
                 reserving: Box::pin(reserve(self, keys, creation)),

@@ -8,6 +8,7 @@ use super::refuse::Refusal;
 use crate::{
     dialect::RequestName,
     operation::{InvalidId, OperationId},
+    run::LONGEST_WAIT,
     store::IdempotencyKey,
 };
 
@@ -110,10 +111,10 @@ impl Idempotency {
     }
 
     /// Sets how long a repetition waits for the first request to be answered; 10 seconds by
-    /// default.
+    /// default, at most 15 minutes.
     pub fn max_wait(self, limit: Duration) -> Self {
         Self {
-            max_wait: limit,
+            max_wait: limit.min(LONGEST_WAIT),
             ..self
         }
     }

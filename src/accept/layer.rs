@@ -6,7 +6,7 @@ use tower_layer::Layer;
 use super::{AsyncAccept, Idempotency, mode::Mode, policy::Policy};
 use crate::{
     operation::RecordedResponse,
-    run::{InProcess, LONGEST, RunLimits, Runtime},
+    run::{InProcess, LONGEST, LONGEST_WAIT, RunLimits, Runtime},
     settings::SharedSettings,
     store::{IdempotencyKeys, KeyCapability, Lease},
 };
@@ -161,11 +161,13 @@ impl<R, D> AsyncAcceptLayer<R, D> {
     }
 
     /// Sets how long the store may take to answer whether the operation was created, retries
-    /// included; 5 seconds by default. After that the answer is 503. Where requests are
-    /// [dispatched](crate::Operations::dispatching) the engine has the same time in addition,
-    /// and so has the end of an operation that cannot be dispatched.
+    /// included; 5 seconds by default, at most 15 minutes. After that the answer is 503. The
+    /// [result store](crate::Operations::result_store) has the same time before, for the body of a
+    /// long request that is stored. Where requests are [dispatched](crate::Operations::dispatching)
+    /// the engine has the same time in addition, and so has the end of an operation that cannot be
+    /// dispatched.
     pub fn create_timeout(self, limit: Duration) -> Self {
-        self.with(|policy| policy.create_timeout = limit)
+        self.with(|policy| policy.create_timeout = limit.min(LONGEST_WAIT))
     }
 
     /// Sets how long a request may wait for the inner service to be ready; that of the

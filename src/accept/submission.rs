@@ -100,7 +100,8 @@ where
     /// Asks whether the service is ready. If so, the operation is created as running, and its
     /// start needs no write of its own.
     fn ask_readiness(&mut self) -> Readiness {
-        if self.node.dispatcher.is_some() {
+        // A ready service may hold a permit, which an upload must not keep from other requests.
+        if self.node.dispatcher.is_some() || self.creation.upload.is_some() {
             return Readiness::Unknown;
         }
         let readiness = Readiness::ask(&mut self.service);

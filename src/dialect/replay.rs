@@ -18,6 +18,8 @@ use crate::operation::{BufferedBody, RecordedResponse};
 pub struct Replay {
     keep: Arc<KeepFn>,
     change: Option<Arc<ChangeFieldsFn>>,
+    /// Whether the application has chosen neither.
+    is_default: bool,
 }
 
 type KeepFn = dyn Fn(&HeaderName) -> bool + Send + Sync;
@@ -99,7 +101,10 @@ fn has_no_content(status: StatusCode) -> bool {
 
 impl Default for Replay {
     fn default() -> Self {
-        Self::only(|name| !not_replayed(name))
+        Self {
+            is_default: true,
+            ..Self::only(|name| !not_replayed(name))
+        }
     }
 }
 
@@ -113,6 +118,7 @@ impl Replay {
         Self {
             keep: Arc::new(keep),
             change: None,
+            is_default: false,
         }
     }
 
@@ -126,6 +132,7 @@ impl Replay {
     ) -> Self {
         Self {
             change: Some(Arc::new(change)),
+            is_default: false,
             ..self
         }
     }
@@ -137,8 +144,14 @@ impl Replay {
     ) -> Self {
         Self {
             keep: Arc::new(keep),
+            is_default: false,
             ..self
         }
+    }
+
+    /// Returns whether the application has not chosen the fields.
+    pub(crate) fn is_default(&self) -> bool {
+        self.is_default
     }
 
     /// Returns the recorded response without the fields that are not replayed, and with

@@ -55,6 +55,11 @@ impl BufferedBody {
         self
     }
 
+    /// Returns the body with other bytes, and the same trailers and guard.
+    pub(crate) fn with_data(self, data: Bytes) -> Self {
+        Self { data, ..self }
+    }
+
     /// Returns the bytes that have not been read yet.
     #[must_use]
     pub fn data(&self) -> &Bytes {

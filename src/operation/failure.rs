@@ -78,6 +78,7 @@ impl<T> From<FailureKind> for Failure<T> {
 /// | `inner-error` | 502 | the inner service returned `Err` |
 /// | `panicked` | 500 | the inner service panicked |
 /// | `timed-out` | 504 | the operation was pending or running longer than allowed |
+/// | `request-unreadable` | 500 | the stored request is missing or damaged |
 /// | `result-too-large` | 500 | the response is above the limit |
 /// | `result-not-stored` | 503 | the result store did not take the response within the limits of the run |
 /// | `interrupted` | 503 | the node died, or drained without finishing the operation |
@@ -98,6 +99,8 @@ pub enum FailureKind {
     ResultNotStored,
     /// The node died, or drained without finishing the operation.
     Interrupted,
+    /// The stored request is missing or damaged, so the operation could not be rerun.
+    RequestUnreadable,
     /// The operation was rerun as often as allowed.
     AttemptsExhausted,
     /// No engine accepted the operation.
@@ -113,6 +116,7 @@ impl FailureKind {
         Self::ResultTooLarge,
         Self::ResultNotStored,
         Self::Interrupted,
+        Self::RequestUnreadable,
         Self::AttemptsExhausted,
         Self::NotDispatched,
     ];
@@ -127,6 +131,7 @@ impl FailureKind {
             Self::ResultTooLarge => "result-too-large",
             Self::ResultNotStored => "result-not-stored",
             Self::Interrupted => "interrupted",
+            Self::RequestUnreadable => "request-unreadable",
             Self::AttemptsExhausted => "attempts-exhausted",
             Self::NotDispatched => "not-dispatched",
         }
@@ -148,6 +153,7 @@ impl FailureKind {
             Self::ResultTooLarge => "urn:tower-operations:result-too-large",
             Self::ResultNotStored => "urn:tower-operations:result-not-stored",
             Self::Interrupted => "urn:tower-operations:interrupted",
+            Self::RequestUnreadable => "urn:tower-operations:request-unreadable",
             Self::AttemptsExhausted => "urn:tower-operations:attempts-exhausted",
             Self::NotDispatched => "urn:tower-operations:not-dispatched",
         }
@@ -159,9 +165,10 @@ impl FailureKind {
         match self {
             Self::InnerError => StatusCode::BAD_GATEWAY,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
-            Self::Panicked | Self::ResultTooLarge | Self::AttemptsExhausted => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            Self::Panicked
+            | Self::ResultTooLarge
+            | Self::RequestUnreadable
+            | Self::AttemptsExhausted => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ResultNotStored | Self::Interrupted | Self::NotDispatched => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -176,6 +183,7 @@ impl FailureKind {
             Self::ResultTooLarge => "The result is too large to be kept",
             Self::ResultNotStored => "The result could not be stored",
             Self::Interrupted => "The operation was interrupted",
+            Self::RequestUnreadable => "The stored request cannot be read",
             Self::AttemptsExhausted => "The operation was tried as often as allowed",
             Self::NotDispatched => "The operation could not be dispatched",
         }

@@ -1,10 +1,10 @@
 //! Answers whose body is in the result store.
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 use http::{
     HeaderValue, Method, Response, StatusCode,
-    header::{CACHE_CONTROL, LOCATION},
+    header::{CACHE_CONTROL, CONTENT_DISPOSITION, LOCATION},
     request::Parts,
 };
 
@@ -18,7 +18,7 @@ use crate::{
     dialect::{Action, ApiError},
     operation::{BufferedBody, OperationId, RecordedResponse},
     results::{ResultChunks, ResultKey, StoredBody},
-    run::guarded,
+    run::{Timeout, guarded},
     store::{FencingToken, Store, StoreError},
 };
 
@@ -39,14 +39,14 @@ pub(super) async fn answer<S: Store>(
         _ => Ok(Sent::Whole),
     };
     if action == Action::Result
-        && settings.shared.dialect.redirects_results()
-        && parts.method == Method::GET
-        && recorded.status() == StatusCode::OK
-        && !recorded.has_trailers()
         && matches!(sent, Ok(Sent::Whole | Sent::Part(_)))
-        && let Some(elsewhere) = redirect(settings, id, recorded).await
+        && may_redirect(settings, parts, &response, recorded)
     {
-        return elsewhere;
+        match redirect(settings, id, recorded).await {
+            Ok(None) => {}
+            Ok(Some(elsewhere)) => return elsewhere,
+            Err(fault) => return settings.fault(&fault).map(PollBody::from),
+        }
     }
     match sent {
         Ok(sent) => with_body(settings, parts, id, response, recorded, sent).await,
@@ -54,30 +54,64 @@ pub(super) async fn answer<S: Store>(
     }
 }
 
+/// Returns whether a download from the storage would be the same for the client. The storage sends
+/// the body as a 200, with four of the fields that the service sent.
+fn may_redirect<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    response: &Response<BufferedBody>,
+    recorded: &RecordedResponse,
+) -> bool {
+    let is_text = |name| {
+        let mut values = response.headers().get_all(name).iter();
+        values.all(|value: &HeaderValue| value.to_str().is_ok())
+    };
+    parts.method == Method::GET
+        && recorded.status() == StatusCode::OK
+        && !recorded.has_trailers()
+        && settings.shared.dialect.redirects_results()
+        && settings.shared.replay.is_default()
+        && is_text(CONTENT_DISPOSITION)
+}
+
+/// The time that the result store has to sign a URL.
+const TO_SIGN: Duration = Duration::from_secs(5);
+
 /// Returns a 303 to a signed URL, if the result store has one.
 async fn redirect<S: Store>(
     settings: &Settings<S>,
     id: &OperationId,
     recorded: &RecordedResponse,
-) -> Option<Response<PollBody>> {
-    let results = settings.runtime.results.as_ref()?;
-    let uploader = FencingToken::from_number(recorded.uploader()?);
-    let key = ResultKey::new(id.clone(), uploader);
-    let signed = match guarded(results.store.signed_url(&key)).await {
-        Ok(signed) => HeaderValue::try_from(signed?.to_string()).ok()?,
+) -> Result<Option<Response<PollBody>>, ApiError> {
+    let (Some(results), Some(uploader)) = (&settings.runtime.results, recorded.uploader()) else {
+        return Ok(None);
+    };
+    let key = ResultKey::new(id.clone(), FencingToken::from_number(uploader));
+    let signed = guarded(results.store.signed_url(&key));
+    let signed = Timeout::new(TO_SIGN, signed).await;
+    let url = match signed.unwrap_or_else(|_| Err(StoreError::unavailable("no answer in time"))) {
+        Ok(None) => return Ok(None),
+        Ok(Some(url)) => url.to_string(),
         Err(error) => {
-            tracing::warn!(%id, error = error.report(), "result URL not signed, result sent by this node");
-            return None;
+            let error = error.report();
+            tracing::warn!(%id, error, "result URL not signed, result sent by this node");
+            return Ok(None);
         }
     };
+    let Ok(mut url) = HeaderValue::try_from(url) else {
+        return Ok(None);
+    };
+    // A missing result is found out here, since the storage would answer in its own way.
+    drop(open(settings, &key, 0..1).await?);
     let mut response = Response::new(BufferedBody::default().into());
     *response.status_mut() = StatusCode::SEE_OTHER;
     let headers = response.headers_mut();
-    headers.insert(LOCATION, signed);
-    // The URL expires, and is for this client alone.
+    // Everyone who has the URL can use it.
+    url.set_sensitive(true);
+    headers.insert(LOCATION, url);
     let private = HeaderValue::from_static("private, no-store");
     headers.insert(CACHE_CONTROL, private);
-    Some(response)
+    Ok(Some(response))
 }
 
 /// Answers with the head of a replay and its whole body, whatever the conditions of the request.

@@ -3,7 +3,7 @@ use std::{fmt, str::FromStr};
 use crate::{operation::OperationId, store::FencingToken};
 
 /// The name of an upload: the operation, and the fencing token of the holder that uploads its
-/// result. The body of a request has a token that is its own.
+/// result. The body of a request has a random number instead.
 ///
 /// The text is the id, a slash, and the token as 16 hexadecimal digits, followed by `.request` for
 /// the body of a request. It consists of letters, digits, `-`, `.`, `_`, `~` and the slash.
@@ -23,7 +23,7 @@ use crate::{operation::OperationId, store::FencingToken};
 pub struct ResultKey {
     /// The operation.
     pub id: OperationId,
-    /// The token of the holder that uploads the result, or the token of the request.
+    /// The token of the holder that uploads the result, or a random number for a request.
     pub token: FencingToken,
     /// Whether the upload is the body of the request.
     pub is_request: bool,

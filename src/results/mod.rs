@@ -5,9 +5,9 @@
 //! chunk while the service produces it, and comes back the same way:
 //! [`Operations::result_store`](crate::Operations::result_store).
 //!
-//! The body of a request that is stored for a rerun, or goes through a queue, takes the same way above
-//! the threshold: it is uploaded before the operation is created, and read before the request runs
-//! elsewhere.
+//! The body of a request that is stored for a rerun, or goes through a queue, is in the result store
+//! too if it is above the threshold. It is uploaded before the operation is created, and read before
+//! the request runs elsewhere.
 //!
 //! An upload ends before its operation does. The record then names the upload by its
 //! [`ResultKey`], and has the length and the SHA-256 of the body. The key has the fencing token of

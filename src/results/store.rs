@@ -24,20 +24,21 @@ pub type ResultEntries<'a> = Pin<Box<dyn Stream<Item = StoreResult<StoredResult>
 /// * A key is uploaded at most once. A store may keep either of two uploads with one key, as a
 ///   whole.
 /// * A [transient](crate::store::StoreError::is_transient) error says that the same call may
-///   succeed later. The caller repeats it within the limits of the run. Any other error fails the
-///   operation as `result-not-stored`.
+///   succeed later. The caller repeats it within the limits of the run. Any other error of an upload
+///   fails the operation as `result-not-stored`. A request whose body cannot be uploaded within the
+///   [`create_timeout`](crate::AsyncAcceptLayer::create_timeout) is refused (503), and an operation
+///   whose request cannot be read fails as `request-unreadable`.
 /// * A store, or its prefix, belongs to the operations of one [store](crate::store). The
 ///   [`Recovery`](crate::Recovery) deletes what no operation of that store names.
 pub trait ResultStore: Send + Sync + 'static {
     /// Begins an upload.
     ///
-    /// `fields` are the `Content-Type`, `Content-Encoding`, `Content-Language` and
-    /// `Content-Disposition` of the response (RFC 9110, section 8; RFC 6266), as far as it has them.
-    /// The record has them too: only a store with [signed URLs](Self::signed_url) needs them.
+    /// `header` is that of the response, and empty for a request. The record has it too: only a
+    /// store with [signed URLs](Self::signed_url) needs `Content-Type`, for example.
     fn put<'a>(
         &'a self,
         key: &'a ResultKey,
-        fields: &'a HeaderMap,
+        header: &'a HeaderMap,
     ) -> ResultFuture<'a, Box<dyn ResultUpload>>;
 
     /// Returns a part of a finished upload, from `range.start` to before `range.end` in bytes;
@@ -53,8 +54,8 @@ pub trait ResultStore: Send + Sync + 'static {
     /// `GET` and for a few minutes; `None`, as by default, if clients download through this node.
     ///
     /// The URL is the answer to a request that may see the operation, a 303 (RFC 9110, section
-    /// 15.4.4). Everyone who has the URL can use it. After an error, which is logged, the client
-    /// downloads through this node.
+    /// 15.4.4). Everyone who has the URL can use it. After an error, which is logged, and after 5
+    /// seconds without an answer, the client downloads through this node.
     fn signed_url<'a>(&'a self, key: &'a ResultKey) -> ResultFuture<'a, Option<Uri>> {
         let _ = key;
         Box::pin(std::future::ready(Ok(None)))

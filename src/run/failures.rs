@@ -8,12 +8,18 @@ use crate::{
 
 /// Returns the outcome of a response above the limit.
 #[cold]
-pub(super) fn too_large(id: &OperationId, limit: u64) -> Outcome<RecordedResponse> {
+pub(super) fn too_large(
+    id: &OperationId,
+    limit: u64,
+    has_results: bool,
+) -> Outcome<RecordedResponse> {
     tracing::error!(%id, limit, "response above the limit, not recorded");
     let kind = FailureKind::ResultTooLarge;
-    let problem = Problem::from(kind).with_detail(format!(
-        "The limit is {limit} bytes. The application can raise its result limit, or set a result store."
-    ));
+    let remedy = match has_results {
+        true => "The application can raise its result limit.",
+        false => "The application can raise its result limit, or set a result store.",
+    };
+    let problem = Problem::from(kind).with_detail(format!("The limit is {limit} bytes. {remedy}"));
     Outcome::Failed(Failure::from(problem).with_kind(Some(kind)))
 }
 

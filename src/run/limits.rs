@@ -18,6 +18,10 @@ pub(crate) struct RunLimits {
 /// The greatest value of every time limit, so that no operation is pending or running forever.
 pub(crate) const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// The greatest value of a time limit between the upload of a request and the creation of its
+/// operation. An upload that no operation names is deleted after an hour.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
+
 /// The default of the largest response body that is recorded in a row, in bytes.
 const LARGEST_RESULT: u64 = 8 * 1024 * 1024;
 

@@ -132,7 +132,7 @@ pub(crate) use in_flight::{
     AdmissionError, AdmissionPermit, BodyBytes, BytesExceeded, InFlight, UNCOUNTED,
 };
 pub use in_process::InProcess;
-pub(crate) use limits::{LONGEST, RunLimits};
+pub(crate) use limits::{LONGEST, LONGEST_WAIT, RunLimits};
 pub(crate) use log_end::log_end;
 pub(crate) use now_or_never::now_or_never;
 pub(crate) use operate::{Run, operate};

@@ -107,10 +107,12 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
     {
         self.node.allow_reruns(attempts);
         let go = move |node: Arc<Runtime<R>>, limits, record: Record<_>, request: Bytes| {
-            let accepted = restored(&node, &record, &request)?;
+            let Some(accepted) = restored(&node, &record, &request)? else {
+                return Ok(false);
+            };
             let app = app.clone();
             environment::spawn(operate(node, limits, app, Readiness::Unknown, accepted));
-            Ok(())
+            Ok(true)
         };
         Self {
             again: Some(Rerun {
@@ -142,7 +144,7 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
                     dispatcher.dispatch_again(&node, &record, request).await;
                 }
             });
-            Ok(())
+            Ok(true)
         };
         Self {
             again: Some(Rerun {
@@ -236,24 +238,30 @@ fn is_late(record: &Record<RecordedResponse>, limits: &RunLimits) -> bool {
     age.is_some_and(|age| age > limit)
 }
 
-/// Restores the request of a reclaimed operation, admitted on this node.
+/// Restores the request of a reclaimed operation, admitted on this node. Returns `None` if only
+/// nodes with a result store can read the request: one of them reclaims the operation once the lease
+/// of this node has expired.
 fn restored<R>(
     node: &Runtime<R>,
     record: &Record<RecordedResponse>,
     request: &Bytes,
-) -> Result<AcceptedRequest, FailureKind> {
+) -> Result<Option<AcceptedRequest>, FailureKind> {
     let mut stored = stored_request::restore(request).map_err(|error| {
         let id = record.operation().id();
         tracing::error!(%id, error, "stored request not read, operation failed");
-        FailureKind::Interrupted
+        FailureKind::RequestUnreadable
     })?;
+    if stored.reference.is_some() && node.results.is_none() {
+        let id = record.operation().id();
+        tracing::error!(%id, "request in a result store that this node lacks, operation left to others");
+        return Ok(None);
+    }
     if let Some(owner) = record.owner() {
         stored.request.extensions_mut().insert(owner.clone());
     }
-    stored.request = stored
-        .request
-        .map(|body| node.in_flight.bytes().count_body(body));
-    Ok(AcceptedRequest::again(record, stored).admitted(node.in_flight.admit_anyway()))
+    stored.count_in(node.in_flight.bytes());
+    let accepted = AcceptedRequest::again(record, stored);
+    Ok(Some(accepted.admitted(node.in_flight.admit_anyway())))
 }
 
 impl<R> fmt::Debug for Recovery<R> {

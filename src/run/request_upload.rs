@@ -1,13 +1,8 @@
-//! The body of a kept request in a result store: its way there, and back for a rerun.
+//! Uploads the body of a stored request to a result store, and reads it for a rerun.
 
-use std::{
-    fmt,
-    future::poll_fn,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{fmt, future::poll_fn, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
 
@@ -29,12 +24,10 @@ const CHUNK: usize = 1 << 20;
 /// A request body that goes to a result store before the operation is created.
 pub(crate) struct RequestUpload {
     store: Arc<dyn ResultStore>,
-    key: ResultKey,
+    id: OperationId,
     /// The stored form of the request up to its body.
     head: Bytes,
     body: BufferedBody,
-    /// The stored form of the request, once the body is in the result store.
-    stored: OnceLock<Bytes>,
 }
 
 impl RequestUpload {
@@ -46,29 +39,32 @@ impl RequestUpload {
     ) -> Self {
         Self {
             store: Arc::clone(&results.store),
-            key: ResultKey::of_request(id, FencingToken::random()),
+            id,
             head,
             body,
-            stored: OnceLock::new(),
         }
     }
 
-    /// Uploads the body, and returns the stored form of the request. The result store has at most
-    /// `patience` for each chunk.
-    pub(crate) async fn finish(&self, patience: Duration) -> StoreResult<Bytes> {
-        if let Some(stored) = self.stored.get() {
-            return Ok(stored.clone());
+    /// Uploads the body within this time, and returns the stored form of the request.
+    ///
+    /// Each try to create the operation has an upload of its own: that of an earlier try may be old
+    /// enough to be deleted.
+    pub(crate) async fn finish(&self, limit: Duration) -> StoreResult<Bytes> {
+        match Timeout::new(limit, self.upload()).await {
+            Ok(stored) => stored,
+            Err(_) => Err(StoreError::unavailable("no answer in time")),
         }
+    }
+
+    async fn upload(&self) -> StoreResult<Bytes> {
+        let token = FencingToken::random();
+        let key = ResultKey::of_request(self.id.clone(), token);
         let mut rest = self.body.data().clone();
         let mut next_chunk = || rest.split_to(rest.len().min(CHUNK));
-        let (store, key) = (Arc::clone(&self.store), self.key.clone());
+        let store = Arc::clone(&self.store);
         let mut upload = Upload::begin(store, key, HeaderMap::new(), next_chunk());
         loop {
-            let ready = poll_fn(|context| upload.poll_ready(context));
-            match Timeout::new(patience, ready).await {
-                Ok(ready) => ready?,
-                Err(_) => return Err(StoreError::unavailable("no answer in time")),
-            }
+            poll_fn(|context| upload.poll_ready(context)).await?;
             if upload.is_over() {
                 break;
             }
@@ -77,47 +73,44 @@ impl RequestUpload {
                 chunk => upload.write(chunk),
             }
         }
+        crash_point!("request-stored");
         let reference = BodyReference {
-            token: self.key.token,
+            token,
             length: upload.length(),
             digest: upload.digest(),
         };
-        let stored = reference.store_after(&self.head);
-        Ok(self.stored.get_or_init(|| stored).clone())
+        Ok(reference.store_after(&self.head))
     }
 }
 
 impl fmt::Debug for RequestUpload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequestUpload")
-            .field("key", &self.key)
+            .field("id", &self.id)
             .finish_non_exhaustive()
     }
 }
 
-/// Reads the body of a request, as often as the result store is unavailable.
+/// Reads the body of a request, as often as the result store is unavailable. `head` has the
+/// trailers, and counts the bytes.
 pub(super) async fn read_body<R>(
     node: &Runtime<R>,
     work: &RunContext,
     reference: BodyReference,
     head: BufferedBody,
 ) -> Result<BufferedBody, Outcome<RecordedResponse>> {
+    crash_point!("request-reading");
     let key = ResultKey::of_request(work.id.clone(), reference.token);
     let mut retry = Retry::new(&key, &Arc::default());
-    let length = usize::try_from(reference.length).unwrap_or(usize::MAX);
-    let counted = node.in_flight.bytes().count_bytes(length);
     loop {
         let error = match try_read(node, &key, reference).await {
-            Ok(data) => {
-                let (_, trailers) = head.into_parts();
-                return Ok(counted.hold_until_read(BufferedBody::new(data, trailers)));
-            }
+            Ok(data) => return Ok(head.with_data(data)),
             Err(error) => error,
         };
         if let Err(error) = retry.pause(error).await {
             let (id, error) = (&work.id, error.report());
             tracing::error!(%id, error, "request body not read, operation failed");
-            return Err(Outcome::failed(FailureKind::Interrupted));
+            return Err(Outcome::failed(FailureKind::RequestUnreadable));
         }
     }
 }
@@ -130,19 +123,24 @@ async fn try_read<R>(
     let results = node.results.as_ref();
     let results = results.ok_or_else(|| StoreError::refused("this node has no result store"))?;
     let chunks = guarded(results.store.get(key, 0..length)).await?;
-    let missing = || StoreError::refused("the result store does not have it");
+    let missing = || StoreError::refused("the result store does not have the body");
     let mut chunks = chunks.ok_or_else(missing)?;
-    let mut data = BytesMut::new();
+    let mut data = Vec::new();
     let mut hasher = Sha256::new();
     while let Some(chunk) = guarded_next(&mut chunks).await? {
-        if (data.len() + chunk.len()) as u64 > length {
+        let missing = length.saturating_sub(data.len() as u64);
+        if chunk.len() as u64 > missing {
             break;
         }
+        // A damaged message may have any length.
+        let missing = usize::try_from(missing).unwrap_or(usize::MAX);
+        data.try_reserve_exact(missing)
+            .map_err(StoreError::refused)?;
         hasher.update(&chunk);
         data.extend_from_slice(&chunk);
     }
     match data.len() as u64 == length && BodyDigest(hasher.finalize().into()) == digest {
-        true => Ok(data.freeze()),
-        false => Err(StoreError::refused("it is not the body that was stored")),
+        true => Ok(data.into()),
+        false => Err(StoreError::refused("the body is not the stored one")),
     }
 }

@@ -7,11 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, Response,
-    header::{CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE},
-    uri::PathAndQuery,
-};
+use http::{Response, uri::PathAndQuery};
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 
@@ -43,6 +39,12 @@ pub(crate) struct Recording<'a> {
     pub(crate) budget: &'a ByteBudget,
     /// The result store for a long body, and the run that uploads it.
     pub(crate) apart: Option<(&'a ResultStorage, &'a RunContext)>,
+}
+
+impl Recording<'_> {
+    fn too_large(&self) -> Outcome<RecordedResponse> {
+        too_large(self.id, self.limit, self.apart.is_some())
+    }
 }
 
 pin_project! {
@@ -87,7 +89,7 @@ where
         let mut this = self.project();
         let rules = *this.rules;
         if this.upload.is_none() && this.body.size_hint().lower() > rules.limit {
-            return Poll::Ready(Err(too_large(rules.id, rules.limit)));
+            return Poll::Ready(Err(rules.too_large()));
         }
         loop {
             if let Some(upload) = this.upload
@@ -100,7 +102,7 @@ where
                     None => {
                         this.counted.add(frame.data_ref().map_or(0, Bytes::len));
                         if this.collecting.push(frame).is_err() {
-                            return Poll::Ready(Err(too_large(rules.id, rules.limit)));
+                            return Poll::Ready(Err(rules.too_large()));
                         }
                         if is_long(this.collecting, &rules) {
                             *this.upload = begin_upload(this.collecting, this.head, &rules);
@@ -110,7 +112,7 @@ where
                         if upload_frame(frame, upload, this.collecting, this.counted, rules.limit)
                             .is_err()
                         {
-                            return Poll::Ready(Err(too_large(rules.id, rules.limit)));
+                            return Poll::Ready(Err(rules.too_large()));
                         }
                     }
                 },
@@ -120,6 +122,9 @@ where
                     Some(upload) => upload.finish(),
                 },
             }
+        }
+        if this.upload.is_some() {
+            crash_point!("uploaded");
         }
         crash_point!("collected");
         let mut head = std::mem::take(this.head);
@@ -159,23 +164,14 @@ fn begin_upload(
 ) -> Option<Box<Upload>> {
     let (results, work) = rules.apart?;
     let key = ResultKey::new(work.id.clone(), work.token());
-    let mut fields = HeaderMap::new();
-    for name in CONTENT_FIELDS {
-        if let Some(value) = head.headers().get(&name) {
-            fields.insert(name, value.clone());
-        }
-    }
-    let upload = Upload::begin(results.store.clone(), key, fields, collecting.take_data());
+    let upload = Upload::begin(
+        results.store.clone(),
+        key,
+        head.headers().clone(),
+        collecting.take_data(),
+    );
     Some(Box::new(upload))
 }
-
-/// The fields without which a client would not know what to do with a body.
-const CONTENT_FIELDS: [HeaderName; 4] = [
-    CONTENT_TYPE,
-    CONTENT_ENCODING,
-    CONTENT_LANGUAGE,
-    CONTENT_DISPOSITION,
-];
 
 /// Waits until an upload takes another chunk. Returns false once the upload has ended.
 fn poll_upload(

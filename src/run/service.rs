@@ -300,9 +300,7 @@ where
             "this node is at its bound on bytes in flight",
         ));
     }
-    stored.request = stored
-        .request
-        .map(|body| node.in_flight.bytes().count_body(body));
+    stored.count_in(node.in_flight.bytes());
     let held = queued.lease_handle().clone();
     drop(queued);
     // If the answer is lost, this node holds the operation under a token that it does not know.

@@ -1,11 +1,14 @@
 //! A request as bytes, for a rerun after its node has died.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request::Parts,
 };
 use serde::{Deserialize, Serialize};
 
+use super::in_flight::ByteBudget;
 use crate::{
     BoxError,
     codec::HeaderBlock,
@@ -89,6 +92,13 @@ impl StoredRequest {
         let here = self.request.body().data().len() as u64;
         self.reference.map_or(here, |it| it.length)
     }
+
+    /// Counts the bytes of the body from now on, also if the body is still to be read.
+    pub(super) fn count_in(&mut self, budget: &Arc<ByteBudget>) {
+        let length = self.body_length();
+        let body = std::mem::take(self.request.body_mut());
+        *self.request.body_mut() = budget.count_body(body, length);
+    }
 }
 
 /// Returns the request as bytes, with `target` as its target. Credentials are left out, unless
@@ -104,7 +114,7 @@ pub(crate) fn store(
     Some(out.into())
 }
 
-/// Returns the begin of the bytes of a request whose body goes to a result store.
+/// Returns the beginning of the bytes of a request whose body goes to a result store.
 pub(crate) fn store_without_body(
     parts: &Parts,
     target: &Uri,

@@ -47,7 +47,7 @@ impl Upload {
     pub(crate) fn begin(
         store: Arc<dyn ResultStore>,
         key: ResultKey,
-        fields: HeaderMap,
+        header: HeaderMap,
         first: Bytes,
     ) -> Self {
         let is_failing = Arc::<AtomicBool>::default();
@@ -55,7 +55,7 @@ impl Upload {
         let (digest, length) = (Sha256::new_with_prefix(&first), first.len() as u64);
         let begin = async move {
             let upload = loop {
-                match guarded(store.put(&retry.key, &fields)).await {
+                match guarded(store.put(&retry.key, &header)).await {
                     Ok(upload) => break retry.succeeded(upload),
                     Err(error) => retry.pause(error).await?,
                 }

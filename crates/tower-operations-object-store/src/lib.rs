@@ -51,6 +51,10 @@ impl ObjectResults {
     /// response, so the storage must support attributes, and no other fields. Its validator is that of
     /// the storage, and there is no `Repr-Digest`.
     ///
+    /// The node sends the body itself for a status other than 200, with trailers, if
+    /// `Content-Disposition` is not ASCII, in the dialects `OData` and `Fhir`, and where the application
+    /// sets `map_replay` or `replay_headers`.
+    ///
     /// `signer` signs URLs of the same storage: pass the same `AmazonS3`, for example.
     ///
     /// # Panics
@@ -70,12 +74,12 @@ impl ObjectResults {
 
     /// Returns the attributes of an object. Without signed URLs it needs none, and some storage
     /// has none.
-    fn attributes(&self, fields: &HeaderMap) -> Attributes {
+    fn attributes(&self, header: &HeaderMap) -> Attributes {
         #[cfg(feature = "signed-urls")]
         if self.signer.is_some() {
-            return signing::attributes(fields);
+            return signing::attributes(header);
         }
-        let _ = fields;
+        let _ = header;
         Attributes::new()
     }
 
@@ -114,10 +118,10 @@ impl ResultStore for ObjectResults {
     fn put<'a>(
         &'a self,
         key: &'a ResultKey,
-        fields: &'a HeaderMap,
+        header: &'a HeaderMap,
     ) -> ResultFuture<'a, Box<dyn ResultUpload>> {
         let objects = Arc::clone(&self.objects);
-        let upload = ObjectUpload::new(objects, self.path(key), self.attributes(fields));
+        let upload = ObjectUpload::new(objects, self.path(key), self.attributes(header));
         Box::pin(std::future::ready(Ok(
             Box::new(upload) as Box<dyn ResultUpload>
         )))

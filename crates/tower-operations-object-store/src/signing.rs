@@ -37,8 +37,9 @@ impl UrlSigner {
     }
 }
 
-/// Returns the attributes by which a download has these fields.
-pub(super) fn attributes(fields: &HeaderMap) -> Attributes {
+/// Returns the attributes by which a download has the fields that describe the content of a response
+/// (RFC 9110, section 8; RFC 6266).
+pub(super) fn attributes(header: &HeaderMap) -> Attributes {
     let named = [
         (CONTENT_TYPE, Attribute::ContentType),
         (CONTENT_ENCODING, Attribute::ContentEncoding),
@@ -46,7 +47,7 @@ pub(super) fn attributes(fields: &HeaderMap) -> Attributes {
         (CONTENT_DISPOSITION, Attribute::ContentDisposition),
     ];
     let present = named.into_iter().filter_map(|(name, attribute)| {
-        let value = fields.get(name)?.to_str().ok()?;
+        let value = header.get(name)?.to_str().ok()?;
         Some((attribute, value.to_owned()))
     });
     present.collect()

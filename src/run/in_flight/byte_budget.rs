@@ -100,19 +100,16 @@ impl ByteBudget {
         }
     }
 
-    /// Counts a body that was admitted elsewhere, until its bytes are read.
-    pub(crate) fn count_body(self: &Arc<Self>, body: BufferedBody) -> BufferedBody {
-        self.count_bytes(body.data().len()).hold_until_read(body)
-    }
-
-    /// Counts the bytes of a body that was admitted elsewhere, and is about to be read.
-    pub(crate) fn count_bytes(self: &Arc<Self>, length: usize) -> BodyBytes {
+    /// Counts so many bytes for a body that was admitted elsewhere, until its bytes are read. The
+    /// body may still be without its bytes.
+    pub(crate) fn count_body(self: &Arc<Self>, body: BufferedBody, length: u64) -> BufferedBody {
         let mut counted = self.body_bytes(None);
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length > UNCOUNTED {
             counted.bytes = length;
             self.bodies.fetch_add(length, Relaxed);
         }
-        counted
+        counted.hold_until_read(body)
     }
 
     /// Counts so many bytes of a result.

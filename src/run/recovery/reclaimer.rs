@@ -29,11 +29,12 @@ pub(super) struct Rerun<R> {
     pub(super) attempts: u32,
     /// The failure of a released operation that has no attempts left.
     pub(super) given_up: FailureKind,
-    /// Starts an operation with its request, in a task of its own.
+    /// Starts an operation with its request, in a task of its own. Returns false if the operation is
+    /// left to other nodes.
     pub(super) go: Box<Mutex<RerunFn<R>>>,
 }
 
-pub(super) type RerunFn<R> = dyn FnMut(Arc<Runtime<R>>, RunLimits, Record<RecordedResponse>, Bytes) -> Result<(), FailureKind>
+pub(super) type RerunFn<R> = dyn FnMut(Arc<Runtime<R>>, RunLimits, Record<RecordedResponse>, Bytes) -> Result<bool, FailureKind>
     + Send;
 
 /// Reclaims operations, and reruns or ends them.
@@ -96,7 +97,8 @@ impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
             tracing::warn!(%id, attempts = taken.record.attempts(), "taken over");
             let record = taken.record.clone();
             match self.rerun_or_fail(taken, which) {
-                Ok(()) => self.stats.add_rerun(1),
+                Ok(true) => self.stats.add_rerun(1),
+                Ok(false) => {}
                 Err(kind) => self.ending.end(node, record, kind, &self.stats).await,
             }
         }
@@ -104,12 +106,12 @@ impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
         Ok(count)
     }
 
-    /// Reruns the operation, or returns its failure.
+    /// Reruns the operation, or returns its failure. Returns false if it is left to other nodes.
     fn rerun_or_fail(
         &self,
         taken: Reclaimed<RecordedResponse>,
         which: Reclaimable,
-    ) -> Result<(), FailureKind> {
+    ) -> Result<bool, FailureKind> {
         let Reclaimed { record, request } = taken;
         let (Some(again), Some(request)) = (&self.again, request) else {
             return Err(FailureKind::Interrupted);

@@ -36,8 +36,8 @@ struct Inside {
     is_refusing: Mutex<bool>,
     /// Whether URLs are signed.
     signs: AtomicBool,
-    /// The fields of the last upload.
-    fields: Mutex<HeaderMap>,
+    /// The header of the last upload.
+    header: Mutex<HeaderMap>,
     uploads: AtomicUsize,
     longest_chunk: AtomicUsize,
     reads: AtomicUsize,
@@ -59,9 +59,9 @@ impl MemoryResults {
         self.0.signs.store(true, SeqCst);
     }
 
-    /// Returns the fields of the upload that was begun last.
-    pub fn fields(&self) -> HeaderMap {
-        self.0.fields.lock().unwrap().clone()
+    /// Returns the header of the upload that was begun last.
+    pub fn header(&self) -> HeaderMap {
+        self.0.header.lock().unwrap().clone()
     }
 
     /// Returns the keys of the finished uploads.
@@ -131,11 +131,11 @@ impl ResultStore for MemoryResults {
     fn put<'a>(
         &'a self,
         key: &'a ResultKey,
-        fields: &'a HeaderMap,
+        header: &'a HeaderMap,
     ) -> ResultFuture<'a, Box<dyn ResultUpload>> {
         Box::pin(async move {
             self.call()?;
-            self.0.fields.lock().unwrap().clone_from(fields);
+            self.0.header.lock().unwrap().clone_from(header);
             self.0.uploads.fetch_add(1, SeqCst);
             let upload = MemoryUpload {
                 results: self.clone(),

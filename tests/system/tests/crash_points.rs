@@ -45,12 +45,12 @@ fn expected(point: &str, policy: Policy) -> Expected {
         Policy::Rerun => "succeeded",
     };
     let (accepted, ended) = match point {
-        "creating" => (false, None),
+        "request-stored" | "creating" => (false, None),
         "created" => (false, Some(recovered)),
         "finished" => (true, Some("succeeded")),
         "accepted" | "ready" | "starting" | "started" | "calling" | "called" | "collected"
         | "reporting" | "reported" | "finishing" | "taking-over" | "taken-over"
-        | "running-again" => (true, Some(recovered)),
+        | "running-again" | "uploaded" | "request-reading" => (true, Some(recovered)),
         other => panic!("{other} has no expected state"),
     };
     Expected { accepted, ended }
@@ -78,6 +78,7 @@ impl Fixture {
     async fn try_server(&self, crash_at: Option<&str>) -> Result<Example, String> {
         let store = format!("redb:{}", self.folder.join("operations.redb").display());
         let runs = self.runs().display().to_string();
+        let results = format!("file:{}", self.folder.join("results").display());
         let interrupted = match self.policy {
             Policy::Fail => "fail",
             Policy::Rerun => "rerun:5",
@@ -96,6 +97,8 @@ impl Fixture {
             "--idempotency",
             "optional",
             "--list",
+            "--results",
+            &results,
         ];
         let environment = crash_at.map(|point| ("TOWER_OPERATIONS_CRASH_AT", point));
         Example::start_in("server", &arguments, environment.as_slice()).await
@@ -127,15 +130,24 @@ impl Drop for Fixture {
 
 const KEY: &str = "\"8e03978e-40d5-43dd-bc93-6894a57f9324\"";
 
-async fn post(server: &Example) -> Option<Answer> {
+/// The length in bytes above which a body is in the result store.
+const THRESHOLD: usize = 256 * 1024;
+
+/// Posts an order, which is long and has a long result if the point is one of large bodies.
+async fn post(server: &Example, point: &str) -> Option<Answer> {
     let client = Client::new(server.url());
-    let order = json!({"title": "Q3", "pages": 2, "page_ms": 20});
+    let mut order = json!({"title": "Q3", "pages": 2, "page_ms": 20});
+    let mut padding = 0;
+    if crash_points::LARGE.contains(&point) {
+        padding = THRESHOLD;
+        order["format"] = "pdf".into();
+        order["bytes"] = (2 * THRESHOLD).into();
+    }
+    let order = format!("{order}{}", " ".repeat(padding));
     let request = client
         .request(Method::POST, "/reports")
         .header("idempotency-key", KEY);
-    client
-        .try_send(request, Bytes::from(order.to_string()))
-        .await
+    client.try_send(request, Bytes::from(order)).await
 }
 
 fn id(answer: &Answer) -> String {
@@ -173,7 +185,10 @@ fn is_of_recovery(point: &str) -> bool {
 /// Returns whether a rerun visits the point, and the first run does not: it needs no start,
 /// since the service is ready when its request is accepted.
 fn is_of_rerun(point: &str) -> bool {
-    matches!(point, "running-again" | "ready" | "starting" | "started")
+    matches!(
+        point,
+        "running-again" | "ready" | "starting" | "started" | "request-reading"
+    )
 }
 
 async fn crash_at_point(point: &str, policy: Policy) {
@@ -181,7 +196,7 @@ async fn crash_at_point(point: &str, policy: Policy) {
     let answer = if is_of_recovery(point) || is_of_rerun(point) {
         // Recovery needs an interrupted operation.
         let first = fixture.server(Some("calling")).await;
-        let answer = post(&first).await;
+        let answer = post(&first, point).await;
         assert!(!first.wait().await.status.success());
         // Recovery begins at once, perhaps before the server listens.
         match fixture.try_server(Some(point)).await {
@@ -195,7 +210,7 @@ async fn crash_at_point(point: &str, policy: Policy) {
         answer
     } else {
         let first = fixture.server(Some(point)).await;
-        let answer = post(&first).await;
+        let answer = post(&first, point).await;
         assert!(
             !first.wait().await.status.success(),
             "{point} is never visited"
@@ -219,7 +234,7 @@ async fn crash_at_point(point: &str, policy: Policy) {
     }
 
     // A client without an answer repeats its request.
-    let repeated = id(&post(&server).await.expect("the server answers"));
+    let repeated = id(&post(&server, point).await.expect("the server answers"));
     if let [(id, _)] = &ended[..] {
         assert_eq!(repeated, *id, "{point}: the key was lost");
     }
@@ -238,10 +253,11 @@ async fn crash_at_point(point: &str, policy: Policy) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn crashes_lose_no_operation_and_repeat_no_attempt() {
-    for point in crash_points::ALL {
+    for point in crash_points::ALL.into_iter().chain(crash_points::LARGE) {
         for policy in [Policy::Fail, Policy::Rerun] {
-            // No operation is rerun with the policy `fail`.
-            if !is_of_rerun(point) || policy == Policy::Rerun {
+            // No request is stored, and no operation rerun, with the policy `fail`.
+            let reruns = is_of_rerun(point) || point == "request-stored";
+            if !reruns || policy == Policy::Rerun {
                 crash_at_point(point, policy).await;
             }
         }
