@@ -41,7 +41,10 @@ impl Args {
             None => operations,
         };
         let operations = match &self.results {
-            Some(results) => operations.result_store(results.open().map_err(AppError::Store)?),
+            Some(results) => {
+                let results = results.open().await.map_err(AppError::Results)?;
+                operations.result_store(results)
+            }
             None => operations,
         };
         let layer = self.route(operations.layer());
@@ -209,6 +212,8 @@ pub enum AppError {
     Runs(io::Error),
     #[error("the store cannot be opened: {0}")]
     Store(tower::BoxError),
+    #[error("the store of results cannot be opened: {0}")]
+    Results(tower::BoxError),
     #[error(
         "--accept signaled and --accept after:SECONDS cannot go with --queue: what is handed \
          off is run elsewhere, so there is no call here whose signal or answer could be waited \

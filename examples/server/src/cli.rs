@@ -4,11 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Parser, ValueEnum, builder::ArgPredicate};
 
-use crate::{
-    dialects::DialectKind,
-    queue::QueueUrl,
-    stores::{ResultsKind, StoreKind},
-};
+use crate::{dialects::DialectKind, queue::QueueUrl, results::ResultsKind, stores::StoreKind};
 
 /// A slow service whose requests are accepted at once.
 #[derive(Parser)]
@@ -93,7 +89,10 @@ pub struct Args {
     /// The largest response body that is recorded; 8 MiB by default, and no limit with `--results`.
     #[arg(long, value_name = "BYTES")]
     pub result_limit: Option<u64>,
-    /// Where results of more than 256 KiB are kept, `file:FOLDER`; by default with their operations.
+    /// Where results of more than 256 KiB are kept: `file:FOLDER`, or
+    /// `s3://BUCKET/PREFIX?endpoint=URL&region=REGION`, of which all but the bucket can be left out.
+    /// The credentials are those of the environment, such as `AWS_ACCESS_KEY_ID`. By default such
+    /// results are kept with their operations.
     #[arg(long, value_name = "RESULTS")]
     #[arg(conflicts_with("queue"))]
     pub results: Option<ResultsKind>,

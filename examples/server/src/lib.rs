@@ -7,6 +7,7 @@ pub mod dialects;
 pub mod orders;
 pub mod queue;
 pub mod reports;
+pub mod results;
 pub mod runs;
 pub mod serve;
 pub mod stores;

@@ -28,13 +28,16 @@
 //! curl -i 127.0.0.1:3000/reports -d 'this is no JSON'
 //! ```
 //!
-//! With `--results file:FOLDER` results may have any length:
+//! With `--results file:FOLDER` or `--results s3://BUCKET` results may have any length:
 //!
 //! ```not_rust
 //! curl -i 127.0.0.1:3000/reports -d '{"title":"Q3","format":"pdf","bytes":2147483648}'
 //! curl 127.0.0.1:3000/operations/ID/result | sha256sum    its x-checksum
 //! curl -r 1000000-1000099 127.0.0.1:3000/operations/ID/result
 //! ```
+//!
+//! The bucket of another server than that of AWS has its address in the URL:
+//! `s3://BUCKET?endpoint=http://127.0.0.1:9000`.
 //!
 //! With `--accept preferred`, `signaled` or `after:SECONDS`, `--idempotency optional`
 //! or `required`, and `--list`:

@@ -61,7 +61,7 @@ pub async fn serve(args: &Args, mut command: Command) -> Result<(), BoxError> {
         AppError::AcceptConflictsWithQueue => {
             command.error(ErrorKind::ArgumentConflict, error).exit()
         }
-        AppError::Queue(_) => error.to_string(),
+        AppError::Queue(_) | AppError::Results(_) => error.to_string(),
         AppError::Runs(_) | AppError::Store(_) => error.to_string(),
     })?;
     let mut signals = Signals::new()?;

@@ -1,12 +1,9 @@
 //! The stores of a command line.
 
-use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
-
-use object_store::local::LocalFileSystem;
+use std::{str::FromStr, time::Duration};
 
 use tower::BoxError;
 use tower_operations::{AnyStore, MemoryStore};
-use tower_operations_object_store::ObjectResults;
 
 #[derive(Clone)]
 pub enum StoreKind {
@@ -54,29 +51,5 @@ impl StoreKind {
                 AnyStore::new(RedisStore::connect(url).await?.ttl(ttl))
             }
         })
-    }
-}
-
-/// Where long results are kept.
-#[derive(Clone)]
-pub struct ResultsKind(PathBuf);
-
-impl FromStr for ResultsKind {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            Some(("file", path)) if !path.is_empty() => Ok(Self(path.into())),
-            _ => Err("expected `file:FOLDER`".into()),
-        }
-    }
-}
-
-impl ResultsKind {
-    /// Opens the store of results. The folder is created if it does not exist.
-    pub fn open(&self) -> Result<ObjectResults, BoxError> {
-        std::fs::create_dir_all(&self.0)?;
-        let folder = LocalFileSystem::new_with_prefix(&self.0)?.with_fsync(true);
-        Ok(ObjectResults::new(Arc::new(folder), "results"))
     }
 }
