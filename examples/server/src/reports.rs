@@ -5,6 +5,7 @@ use std::{
     error::Error,
     fmt::Display,
     pin::Pin,
+    sync::LazyLock,
     task::{Context, Poll},
     time::Duration,
 };
@@ -134,23 +135,23 @@ const CHUNK: u64 = 64 * 1024;
 
 const HEAD: &[u8] = b"%PDF-1.7\n";
 
+/// The bytes that chunks have in common. They are computed once, since an unoptimized build would
+/// take minutes for the bytes of a large document.
+static COMMON: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let numbers = (0..CHUNK as u32 / 4).map(|number| number.wrapping_mul(0x9e37_79b9));
+    numbers.flat_map(u32::to_le_bytes).collect()
+});
+
 impl Document {
-    /// Returns the next chunk.
+    /// Returns the next chunk, which begins with its number, or with the head of the document.
     fn chunk(&mut self) -> Option<Bytes> {
         if self.at == self.length {
             return None;
         }
-        let mut chunk = Vec::with_capacity(HEAD.len() + CHUNK as usize);
-        let begin = match self.at {
-            0 => {
-                chunk.extend_from_slice(HEAD);
-                0
-            }
-            at => (at - HEAD.len() as u64) / 4,
-        };
-        for number in begin..begin + CHUNK / 4 {
-            chunk.extend((number as u32).wrapping_mul(0x9e37_79b9).to_le_bytes());
-        }
+        let mut chunk = COMMON.clone();
+        let number = (self.at / CHUNK).to_le_bytes();
+        let begin = if self.at == 0 { HEAD } else { &number };
+        chunk[..begin.len()].copy_from_slice(begin);
         let left = self.length - self.at;
         chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
         self.at += chunk.len() as u64;

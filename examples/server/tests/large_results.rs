@@ -1,4 +1,4 @@
-//! Results of any size through a server process and a folder.
+//! Results of any size through a server process, and a folder or a bucket.
 
 use std::{fs, path::Path};
 
@@ -6,7 +6,12 @@ use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use test_support::{client::Client, private::Folder, process::Example};
+use test_support::{
+    client::Client,
+    private::Folder,
+    process::{Example, run},
+    s3::{BUCKET, S3Server},
+};
 use tokio::time::{Duration, sleep};
 
 const MIB: u64 = 1024 * 1024;
@@ -27,13 +32,25 @@ fn peak_memory(pid: u32) -> u64 {
     kib * 1024
 }
 
-async fn start(folder: &Path, arguments: &[&str]) -> (Example, Client) {
-    let results = format!("file:{}", folder.display());
-    let common = ["--listen", "127.0.0.1:0", "--results", &results];
+async fn start(
+    results: &str,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> (Example, Client) {
+    let common = ["--listen", "127.0.0.1:0", "--results", results];
     let arguments = [&common[..], arguments].concat();
-    let example = Example::start("server", &arguments).await.unwrap();
+    let example = Example::start_in("server", &arguments, environment).await;
+    let example = example.unwrap();
     let client = Client::new(example.url());
     (example, client)
+}
+
+fn in_folder(folder: &Path) -> String {
+    format!("file:{}", folder.display())
+}
+
+fn in_bucket(server: &S3Server) -> String {
+    format!("s3://{BUCKET}/large?endpoint={}", server.endpoint())
 }
 
 /// Waits up to ten minutes for the end of an operation.
@@ -54,10 +71,22 @@ fn hex(digest: impl AsRef<[u8]>) -> String {
 }
 
 #[tokio::test]
-async fn a_result_of_two_gibibytes_takes_little_memory() {
+async fn two_gibibytes_in_a_folder_take_little_memory() {
     let test = Folder::new("large-results");
-    let folder = test.join("results");
-    let (example, client) = start(&folder, &[]).await;
+    let results = in_folder(&test.join("results"));
+    two_gibibytes_take_little_memory(&results, &[]).await;
+}
+
+/// The memory of the server for S3 does not count: it is in the process of the test.
+#[tokio::test]
+async fn two_gibibytes_in_a_bucket_take_little_memory() {
+    let server = S3Server::start();
+    two_gibibytes_take_little_memory(&in_bucket(&server), &server.environment()).await;
+    assert!(server.unfinished_uploads().is_empty());
+}
+
+async fn two_gibibytes_take_little_memory(results: &str, environment: &[(&str, &str)]) {
+    let (example, client) = start(results, &[], environment).await;
     let small = json!({ "title": "Q3", "format": "pdf", "bytes": MIB }).to_string();
     let location = client.post_accepted("/reports", small).await;
     client.wait_for_end(&location).await;
@@ -98,10 +127,10 @@ async fn a_result_of_two_gibibytes_takes_little_memory() {
 #[tokio::test]
 async fn a_killed_server_loses_no_result_that_was_recorded() {
     let test = Folder::new("large-results-lost");
-    let folder = test.join("results");
+    let results = in_folder(&test.join("results"));
     let store = format!("redb:{}", test.join("operations.redb").display());
     let arguments = ["--store", &store, "--on-interrupted", "fail"];
-    let (example, client) = start(&folder, &arguments).await;
+    let (example, client) = start(&results, &arguments, &[]).await;
     let order = json!({ "title": "Q3", "format": "pdf", "bytes": 40 * MIB }).to_string();
     let location = client.post_accepted("/reports", order.clone()).await;
     let kept = wait_for_end(&client, &location).await;
@@ -110,7 +139,7 @@ async fn a_killed_server_loses_no_result_that_was_recorded() {
     example.signal("KILL").await;
     example.wait().await;
 
-    let (_example, client) = start(&folder, &arguments).await;
+    let (_example, client) = start(&results, &arguments, &[]).await;
     let operation = wait_for_end(&client, &other).await;
     // The server may have recorded the outcome before it died.
     assert!(operation["state"] == "failed" || operation["state"] == "succeeded");
@@ -120,4 +149,38 @@ async fn a_killed_server_loses_no_result_that_was_recorded() {
         result.header("x-checksum"),
         hex(Sha256::digest(result.body()))
     );
+}
+
+#[tokio::test]
+async fn a_wrong_place_for_results_is_refused_at_the_start() {
+    let server = S3Server::start();
+    let endpoint = server.endpoint();
+    let key = server.environment();
+    let wrong_key = [key[0], ("AWS_SECRET_ACCESS_KEY", "wrong")];
+    for (results, environment, expected) in [
+        (format!("s3://absent?endpoint={endpoint}"), &key, "absent"),
+        (in_bucket(&server), &wrong_key, "SignatureDoesNotMatch"),
+        (
+            "s3://reports?endpoint=http://127.0.0.1:1".into(),
+            &key,
+            "127.0.0.1:1",
+        ),
+    ] {
+        let arguments = ["--listen", "127.0.0.1:0", "--results", &results];
+        let started = Example::start_in("server", &arguments, environment).await;
+        let Err(log) = started else {
+            panic!("{results} is accepted");
+        };
+        assert!(log.contains("error: the store of results"), "{log}");
+        assert!(log.contains(expected), "{log}");
+    }
+    for results in ["s3://", "s3://reports?endpoint=127.0.0.1", "folder"] {
+        let refused = run("server", &["--results", results]).await;
+        assert_eq!(refused.status.code(), Some(2));
+        let errors = String::from_utf8(refused.stderr).unwrap();
+        assert!(
+            errors.contains("invalid value") && errors.contains("--results"),
+            "{errors}"
+        );
+    }
 }

@@ -16,6 +16,8 @@ pub mod repetition;
 pub mod results;
 pub mod runs;
 pub mod runtime;
+#[cfg(feature = "s3")]
+pub mod s3;
 pub mod said;
 pub mod server;
 pub mod stranger;

@@ -1,0 +1,142 @@
+//! Results in a bucket, through a server for S3 that others wrote.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use test_support::s3::S3Server;
+use tokio::time::{Instant, sleep};
+use tower_operations::{
+    OperationId,
+    results::{ResultKey, ResultStore},
+    store::FencingToken,
+};
+use tower_operations_conformance as conformance;
+use tower_operations_object_store::ObjectResults;
+
+const MIB: usize = 1024 * 1024;
+
+fn new_key() -> ResultKey {
+    ResultKey::new(OperationId::new(), FencingToken::random())
+}
+
+fn content(length: usize) -> Bytes {
+    (0..length).map(|index| (index % 251) as u8).collect()
+}
+
+async fn put(results: &ObjectResults, key: &ResultKey, body: &Bytes) {
+    let mut upload = results.put(key).await.unwrap();
+    for begin in (0..body.len()).step_by(MIB) {
+        let chunk = body.slice(begin..body.len().min(begin + MIB));
+        upload.write(chunk).await.unwrap();
+    }
+    upload.finish().await.unwrap();
+}
+
+/// Returns the requests among these that have all of these texts.
+fn count(requests: &[String], texts: &[&str]) -> usize {
+    let has_all = |request: &&String| texts.iter().all(|text| request.contains(text));
+    requests.iter().filter(has_all).count()
+}
+
+#[tokio::test]
+async fn buckets_keep_the_promises_of_a_result_store() {
+    let server = S3Server::start();
+    for prefix in ["results", "a/b"] {
+        conformance::results(&ObjectResults::new(server.bucket(), prefix)).await;
+    }
+    let begun = Instant::now();
+    while !server.unfinished_uploads().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_long_body_is_a_multipart_upload_and_ranges_are_read_alone() {
+    let server = S3Server::start();
+    let results = ObjectResults::new(server.bucket(), "results");
+    let (key, body) = (new_key(), content(27 * MIB + 5));
+    put(&results, &key, &body).await;
+    let requests = server.requests();
+    assert_eq!(count(&requests, &["POST", "?uploads"]), 1, "{requests:?}");
+    assert_eq!(count(&requests, &["PUT", "partNumber="]), 4, "{requests:?}");
+    assert_eq!(count(&requests, &["POST", "?uploadId="]), 1, "{requests:?}");
+    assert!(server.unfinished_uploads().is_empty());
+
+    let part = 8 * MIB as u64;
+    for range in [part - 1..part + 1, 0..1, 3 * part..27 * MIB as u64 + 5] {
+        let mut chunks = results.get(&key, range.clone()).await.unwrap().unwrap();
+        let mut read = Vec::new();
+        while let Some(chunk) = chunks.next().await {
+            read.extend_from_slice(&chunk.unwrap());
+        }
+        assert!(read == body[range.start as usize..range.end as usize]);
+    }
+    assert_eq!(count(&server.requests(), &["GET"]), 3);
+}
+
+#[tokio::test]
+async fn dropped_uploads_leave_no_parts() {
+    let server = S3Server::start();
+    let results = ObjectResults::new(server.bucket(), "results");
+    let mut upload = results.put(&new_key()).await.unwrap();
+    for _ in 0..20 {
+        upload.write(content(MIB)).await.unwrap();
+    }
+    // Two parts, and the record of the upload.
+    assert_eq!(server.unfinished_uploads().len(), 4);
+    drop(upload);
+    let begun = Instant::now();
+    while !server.unfinished_uploads().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        sleep(Duration::from_millis(10)).await;
+    }
+    let requests = server.requests();
+    assert_eq!(
+        count(&requests, &["DELETE", "uploadId="]),
+        1,
+        "{requests:?}"
+    );
+}
+
+#[tokio::test]
+async fn uploads_are_deleted_in_batches_and_listed_in_pages() {
+    const OBJECTS: usize = 1100;
+    let server = S3Server::start();
+    let results = ObjectResults::new(server.bucket(), "results");
+    let keys: Vec<_> = (0..OBJECTS).map(|_| new_key()).collect();
+    let puts = futures_util::stream::iter(&keys).for_each_concurrent(16, async |key| {
+        put(&results, key, &content(10)).await;
+    });
+    puts.await;
+    server.requests();
+    let mut listed: Vec<_> = results
+        .list()
+        .map(|entry| entry.unwrap().key)
+        .collect()
+        .await;
+    listed.sort_unstable();
+    let mut expected = keys.clone();
+    expected.sort_unstable();
+    assert!(listed == expected, "{} are listed", listed.len());
+    assert_eq!(count(&server.requests(), &["GET", "list-type=2"]), 2);
+
+    results.delete(&keys).await.unwrap();
+    let requests = server.requests();
+    assert_eq!(count(&requests, &["POST", "?delete"]), 2, "{requests:?}");
+    assert_eq!(requests.len(), 2, "{requests:?}");
+    assert_eq!(results.list().count().await, 0);
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_a_permanent_error() {
+    let server = S3Server::start();
+    let client = server.client().with_secret_access_key("wrong");
+    let results = ObjectResults::new(Arc::new(client.build().unwrap()), "results");
+    let mut upload = results.put(&new_key()).await.unwrap();
+    upload.write(content(10)).await.unwrap();
+    let error = upload.finish().await.unwrap_err();
+    assert!(!error.is_transient(), "{error}");
+    assert!(results.get(&new_key(), 0..1).await.is_err());
+}
