@@ -1,15 +1,16 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod download;
 #[cfg(feature = "signed-urls")]
 mod signing;
 mod upload;
 
 use std::{ops::Range, sync::Arc, time::SystemTime};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use http::HeaderMap;
-use object_store::{Attributes, GetOptions, GetRange, ObjectMeta, ObjectStore, path::Path};
+use object_store::{Attributes, ObjectMeta, ObjectStore, path::Path};
 use tower_operations::{
     results::{
         ResultChunks, ResultEntries, ResultFuture, ResultKey, ResultStore, ResultUpload,
@@ -18,6 +19,7 @@ use tower_operations::{
     store::StoreError,
 };
 
+use download::Download;
 use upload::ObjectUpload;
 
 /// The long results of operations, as objects below a prefix. See the [crate](self).
@@ -133,12 +135,9 @@ impl ResultStore for ObjectResults {
         range: Range<u64>,
     ) -> ResultFuture<'a, Option<ResultChunks>> {
         Box::pin(async move {
-            let options = GetOptions::new().with_range(Some(GetRange::Bounded(range)));
-            match self.objects.get_opts(&self.path(key), options).await {
-                Ok(found) => {
-                    let chunks = found.into_stream().map_err(store_error);
-                    Ok(Some(Box::pin(chunks) as ResultChunks))
-                }
+            let objects = Arc::clone(&self.objects);
+            match Download::begin(objects, self.path(key), range).await {
+                Ok(download) => Ok(Some(download.into_chunks())),
                 Err(object_store::Error::NotFound { .. }) => Ok(None),
                 Err(error) => Err(store_error(error)),
             }

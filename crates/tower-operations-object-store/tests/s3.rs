@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use object_store::{ClientOptions, RetryConfig};
 use test_support::s3::S3Server;
 use tokio::time::{Instant, sleep};
 use tower_operations::{
@@ -139,4 +140,61 @@ async fn wrong_credentials_are_a_permanent_error() {
     let error = upload.finish().await.unwrap_err();
     assert!(!error.is_transient(), "{error}");
     assert!(results.get(&new_key(), 0..1).await.is_err());
+}
+
+#[tokio::test]
+async fn a_download_takes_as_long_as_its_reader() {
+    let server = S3Server::start();
+    let retry = RetryConfig {
+        max_retries: 0,
+        ..RetryConfig::default()
+    };
+    let client = server
+        .client()
+        .with_client_options(ClientOptions::new().with_timeout(Duration::from_secs(1)))
+        .with_allow_http(true)
+        .with_retry(retry);
+    let results = ObjectResults::new(Arc::new(client.build().unwrap()), "results");
+    // Much more than the buffers of the sockets take.
+    let (key, body) = (new_key(), content(64 * MIB));
+    put(&ObjectResults::new(server.bucket(), "results"), &key, &body).await;
+    server.requests();
+    let range = 1..body.len() as u64 - 1;
+    let mut chunks = results.get(&key, range.clone()).await.unwrap().unwrap();
+    let (mut read, mut pauses) = (Vec::new(), 0);
+    while let Some(chunk) = chunks.next().await {
+        read.extend_from_slice(&chunk.unwrap());
+        if read.len() > (pauses + 1) * 16 * MIB {
+            pauses += 1;
+            sleep(Duration::from_millis(1100)).await;
+        }
+    }
+    assert!(read == body[1..body.len() - 1]);
+    let requests = count(&server.requests(), &["GET"]);
+    assert!((2..=6).contains(&requests), "{requests} requests");
+}
+
+#[tokio::test]
+async fn a_download_ends_with_an_error_if_its_object_has_gone() {
+    let server = S3Server::start();
+    let client = server
+        .client()
+        .with_client_options(ClientOptions::new().with_timeout(Duration::from_millis(500)))
+        .with_allow_http(true);
+    let results = ObjectResults::new(Arc::new(client.build().unwrap()), "results");
+    let (key, body) = (new_key(), content(64 * MIB));
+    put(&ObjectResults::new(server.bucket(), "results"), &key, &body).await;
+    let range = 0..body.len() as u64;
+    let mut chunks = results.get(&key, range).await.unwrap().unwrap();
+    chunks.next().await.unwrap().unwrap();
+    results.delete(std::slice::from_ref(&key)).await.unwrap();
+    sleep(Duration::from_millis(600)).await;
+    let mut length = 0;
+    let error = loop {
+        match chunks.next().await.expect("the body is not whole") {
+            Ok(chunk) => length += chunk.len(),
+            Err(error) => break error,
+        }
+    };
+    assert!(length < body.len() && !error.is_transient(), "{error}");
 }
