@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use http::HeaderMap;
 use object_store::{ClientOptions, RetryConfig};
 use test_support::s3::S3Server;
 use tokio::time::{Instant, sleep};
@@ -26,7 +27,7 @@ fn content(length: usize) -> Bytes {
 }
 
 async fn put(results: &ObjectResults, key: &ResultKey, body: &Bytes) {
-    let mut upload = results.put(key).await.unwrap();
+    let mut upload = results.put(key, &HeaderMap::new()).await.unwrap();
     for begin in (0..body.len()).step_by(MIB) {
         let chunk = body.slice(begin..body.len().min(begin + MIB));
         upload.write(chunk).await.unwrap();
@@ -81,7 +82,7 @@ async fn a_long_body_is_a_multipart_upload_and_ranges_are_read_alone() {
 async fn dropped_uploads_leave_no_parts() {
     let server = S3Server::start();
     let results = ObjectResults::new(server.bucket(), "results");
-    let mut upload = results.put(&new_key()).await.unwrap();
+    let mut upload = results.put(&new_key(), &HeaderMap::new()).await.unwrap();
     for _ in 0..20 {
         upload.write(content(MIB)).await.unwrap();
     }
@@ -135,7 +136,7 @@ async fn wrong_credentials_are_a_permanent_error() {
     let server = S3Server::start();
     let client = server.client().with_secret_access_key("wrong");
     let results = ObjectResults::new(Arc::new(client.build().unwrap()), "results");
-    let mut upload = results.put(&new_key()).await.unwrap();
+    let mut upload = results.put(&new_key(), &HeaderMap::new()).await.unwrap();
     upload.write(content(10)).await.unwrap();
     let error = upload.finish().await.unwrap_err();
     assert!(!error.is_transient(), "{error}");
@@ -197,4 +198,32 @@ async fn a_download_ends_with_an_error_if_its_object_has_gone() {
         }
     };
     assert!(length < body.len() && !error.is_transient(), "{error}");
+}
+
+/// The server checks the signature, and sends the fields that the object has.
+#[cfg(feature = "signed-urls")]
+#[tokio::test]
+async fn a_signed_url_downloads_one_object_without_credentials() {
+    let server = S3Server::start();
+    let results = ObjectResults::new(server.bucket(), "results");
+    let results = results.signed_urls(server.bucket(), Duration::from_secs(60));
+    let (key, body) = (new_key(), content(9 * MIB));
+    let mut header = HeaderMap::new();
+    header.insert("content-type", "application/pdf".parse().unwrap());
+    header.insert("x-name", "q3".parse().unwrap());
+    let mut upload = results.put(&key, &header).await.unwrap();
+    upload.write(body.clone()).await.unwrap();
+    upload.finish().await.unwrap();
+
+    let url = results.signed_url(&key).await.unwrap().unwrap();
+    let target = url.path_and_query().unwrap().as_str();
+    let client = test_support::client::Client::new(server.endpoint());
+    let answer = client.get(target).await;
+    assert_eq!(answer.status(), http::StatusCode::OK);
+    assert!(*answer.body() == body);
+    assert_eq!(answer.header("content-type"), "application/pdf");
+    let other = target.replace(&key.to_string(), &new_key().to_string());
+    assert_ne!(other, target);
+    let answer = client.get(&other).await;
+    assert_eq!(answer.status(), http::StatusCode::FORBIDDEN);
 }
