@@ -24,8 +24,12 @@ pub(super) struct ObjectUpload {
     /// The begin of the next part. Chunks are copied, since many short ones would take more memory
     /// than their bytes.
     next: BytesMut,
+    /// The number of bytes that were taken from a chunk whose write has not succeeded.
+    taken: usize,
     /// The number of bytes of the parts before.
     uploaded: u64,
+    /// Whether a part is on its way. It stays so if the call is dropped meanwhile.
+    is_uploading: bool,
     parts: Parts,
 }
 
@@ -46,7 +50,9 @@ impl ObjectUpload {
             path,
             attributes,
             next: BytesMut::new(),
+            taken: 0,
             uploaded: 0,
+            is_uploading: false,
             parts: Parts::None,
         }
     }
@@ -63,13 +69,27 @@ impl ObjectUpload {
         };
         let part = self.next.split().freeze();
         let length = part.len() as u64;
-        if let Err(error) = parts.put_part(part.into()).await {
+        self.is_uploading = true;
+        let put = parts.put_part(part.into()).await;
+        self.is_uploading = false;
+        if let Err(error) = put {
             // The part has a number that no other part can get.
             self.abort();
             return Err(StoreError::refused(error));
         }
         self.uploaded += length;
         Ok(())
+    }
+
+    /// Returns an error if a part is lost.
+    fn check(&mut self) -> StoreResult<()> {
+        if self.is_uploading {
+            self.abort();
+        }
+        match self.parts {
+            Parts::Broken => Err(broken()),
+            Parts::None | Parts::Some(_) | Parts::Complete => Ok(()),
+        }
     }
 
     async fn complete(&mut self) -> StoreResult<()> {
@@ -127,32 +147,29 @@ fn broken() -> StoreError {
 impl ResultUpload for ObjectUpload {
     fn write(&mut self, chunk: Bytes) -> ResultFuture<'_, ()> {
         Box::pin(async move {
-            let mut rest = &chunk[..];
+            self.check()?;
             loop {
-                let room = PART - self.next.len();
-                let (taken, left) = rest.split_at(rest.len().min(room));
-                self.next.extend_from_slice(taken);
-                rest = left;
+                let rest = &chunk[self.taken..];
                 if rest.is_empty() {
+                    self.taken = 0;
                     return Ok(());
                 }
-                let begun = self.next.len() - taken.len();
-                if let Err(error) = self.put_part().await {
-                    // Without the begin of this chunk, the same chunk can be written again, unless
-                    // a part is lost, which is no transient error.
-                    self.next.truncate(begun);
-                    return Err(error);
+                if self.next.len() == PART {
+                    self.put_part().await?;
                 }
+                let count = rest.len().min(PART - self.next.len());
+                self.next.extend_from_slice(&rest[..count]);
+                self.taken += count;
             }
         })
     }
 
     fn finish(&mut self) -> ResultFuture<'_, ()> {
         Box::pin(async move {
+            self.check()?;
             match self.parts {
                 Parts::Complete => Ok(()),
-                Parts::Broken => Err(broken()),
-                Parts::None | Parts::Some(_) => self.complete().await,
+                _ => self.complete().await,
             }
         })
     }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use http::HeaderMap;
 use object_store::{ClientOptions, RetryConfig};
 use test_support::s3::S3Server;
@@ -100,6 +100,34 @@ async fn dropped_uploads_leave_no_parts() {
         1,
         "{requests:?}"
     );
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_is_repeated_or_breaks_the_upload() {
+    let server = S3Server::start();
+    let results = ObjectResults::new(server.bucket(), "results");
+    let (key, body) = (new_key(), content(11 * MIB));
+    let mut upload = results.put(&key, &HeaderMap::new()).await.unwrap();
+    upload.write(body.slice(..7 * MIB)).await.unwrap();
+    // Dropped while the multipart upload begins: no byte is lost, and none is there twice.
+    let next = body.slice(7 * MIB..);
+    assert!(upload.write(next.clone()).now_or_never().is_none());
+    upload.write(next).await.unwrap();
+    upload.finish().await.unwrap();
+    let chunks = results.get(&key, 0..11 * MIB as u64).await.unwrap();
+    let chunks: Vec<_> = chunks.unwrap().map(Result::unwrap).collect().await;
+    assert!(chunks.concat() == body);
+
+    // Dropped while a part is on its way: it cannot be sent again.
+    let mut upload = results.put(&new_key(), &HeaderMap::new()).await.unwrap();
+    upload.write(content(9 * MIB)).await.unwrap();
+    let next = content(8 * MIB);
+    assert!(upload.write(next.clone()).now_or_never().is_none());
+    for _ in 0..2 {
+        assert!(!upload.write(next.clone()).await.unwrap_err().is_transient());
+    }
+    assert!(!upload.finish().await.unwrap_err().is_transient());
+    assert_eq!(results.list().count().await, 1);
 }
 
 #[tokio::test]
