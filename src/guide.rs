@@ -29,6 +29,7 @@ macro_rules! links {
 [Operations::trust_forwarded]: crate::Operations::trust_forwarded
 [AsyncAcceptLayer::body_limit]: crate::AsyncAcceptLayer::body_limit
 [AsyncAcceptLayer::create_timeout]: crate::AsyncAcceptLayer::create_timeout
+[Operations::on_terminal]: crate::Operations::on_terminal
 [Operations::result_store]: crate::Operations::result_store
 [Operations::result_threshold]: crate::Operations::result_threshold
 [Operations::result_limit]: crate::Operations::result_limit

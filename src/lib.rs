@@ -145,7 +145,8 @@ pub use operations::{Operations, Spawn, SpawnError};
 pub use owner::{ExtractOwner, HmacOwner};
 pub use poll::PollService;
 pub use run::{
-    AcceptedRequest, Dispatch, Drain, DrainReport, InFlightStats, InProcess, InvalidMessage,
-    NotAccepted, OperationHandle, QueuedRequest, Recovery, RecoveryStats, RunOutcome, RunService,
+    AcceptedRequest, Dispatch, Drain, DrainReport, EndedOperation, InFlightStats, InProcess,
+    InvalidMessage, NotAccepted, OperationHandle, QueuedRequest, Recovery, RecoveryStats,
+    RunOutcome, RunService, TerminalHook,
 };
 pub use store::{AnyStore, LeaseConfig, MemoryStore, Owner, StoreFn};

@@ -12,7 +12,7 @@ use super::creation::Creation;
 use crate::{
     environment,
     operation::{FailureKind, OperationId, Outcome, RecordedResponse},
-    run::{Runtime, afterwards, log_end, retry_until_certain},
+    run::{Runtime, afterwards, retry_until_certain},
     store::{FencingToken, Lease, Written},
 };
 
@@ -55,7 +55,7 @@ where
         });
         match ended.await {
             Ok(Written::Gone) if begun.elapsed() < term => sleep(term / 10).await,
-            Ok(Written::Done(record)) => return log_end(&record),
+            Ok(Written::Done(record)) => return node.ended(&record),
             Ok(Written::Gone | Written::Lost(_)) => return,
             Err(error) => {
                 tracing::warn!(%id, error = error.report(), "operation may exist, left to expire");

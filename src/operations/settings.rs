@@ -10,7 +10,7 @@ use crate::{
     operation::{OperationId, RecordedResponse},
     owner::ExtractOwner,
     results::{ResultStorage, ResultStore},
-    run::{RunLimits, Runtime},
+    run::{Hook, RunLimits, Runtime, TerminalHook},
     settings::SharedSettings,
     store::LeaseConfig,
 };
@@ -180,6 +180,26 @@ impl<R, D> Operations<R, D> {
     /// Panics if a layer, a service, a recovery, a drain handle or a clone was created before.
     pub fn lease(mut self, lease: LeaseConfig) -> Self {
         self.own_runtime().set_lease(lease);
+        self
+    }
+
+    /// Sets the hook that is called when an operation has ended on this node.
+    ///
+    /// ```
+    /// use tower_operations::{EndedOperation, MemoryStore, Operations};
+    ///
+    /// let operations = Operations::new(MemoryStore::new()).on_terminal(|ended: EndedOperation| async move {
+    ///     let operation = ended.operation();
+    ///     println!("{} has {}", operation.id(), operation.state());
+    /// });
+    /// ```
+    ///
+    /// See [`TerminalHook`] for what is promised.
+    ///
+    /// # Panics
+    /// Panics if a layer, a service, a recovery, a drain handle or a clone was created before.
+    pub fn on_terminal(mut self, hook: impl TerminalHook) -> Self {
+        self.own_runtime().hook = Some(Hook::new(hook));
         self
     }
 

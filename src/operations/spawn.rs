@@ -19,7 +19,7 @@ use crate::{
     operation::{BufferedBody, FailureKind, OperationId, Outcome, Problem, RecordedResponse},
     run::{
         AcceptedRequest, AdmissionError, AdmissionPermit, OperationHandle, Readiness, RunLimits,
-        Runtime, afterwards, log_end, operate, retry_until_certain,
+        Runtime, afterwards, operate, retry_until_certain,
     },
     store::{Created, FencingToken, Lease, NewOperation, Owner, Record, StoreError, Written},
     tower_util::ServiceFn,
@@ -246,7 +246,7 @@ async fn end_if_created<R>(
         runtime.store.finish(id, token, outcome, None)
     });
     if let Ok(Written::Done(record)) = ended.await {
-        log_end(&record);
+        runtime.ended(&record);
     }
 }
 

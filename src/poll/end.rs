@@ -1,6 +1,10 @@
 //! Canceling live operations, and deleting terminal ones.
 
+use std::sync::Arc;
+
 use http::{Response, header::ETAG, request::Parts};
+
+use tracing::Instrument;
 
 use super::{
     PollBody,
@@ -14,9 +18,10 @@ use super::{
 };
 use crate::{
     dialect::{ApiError, OnTerminal, Replayed, Shown},
+    environment,
     operation::{BufferedBody, OperationId, State},
-    run::log_end,
-    store::{Record, Stamp, Store, StoreError, Written},
+    run::retry_until_certain,
+    store::{Reader, Record, Stamp, Store, StoreError, Written},
 };
 
 pub(super) async fn cancel<S: Store>(
@@ -159,9 +164,13 @@ async fn try_cancel<S: Store>(
                 (ends.cancel)(settings.store(), id, stamp, reason).await
             }
         };
-        match write.map_err(|error| unavailable(settings, Some(id), &error))? {
+        let written = write.map_err(|error| {
+            tell_if_canceled(settings, id);
+            unavailable(settings, Some(id), &error)
+        })?;
+        match written {
             Written::Done(record) => {
-                log_end(&record);
+                settings.runtime.ended(&record);
                 return Ok(EndAnswer::Canceled(record));
             }
             Written::Lost(_) => {}
@@ -173,6 +182,25 @@ async fn try_cancel<S: Store>(
         Some(id),
         &StoreError::unavailable("every cancellation lost to a concurrent change"),
     ))
+}
+
+/// Calls the terminal hook if the operation was canceled although the answer of the store was lost.
+#[cold]
+fn tell_if_canceled<S: Store>(settings: &Settings<S>, id: &OperationId) {
+    let (node, id) = (Arc::clone(&settings.runtime), id.clone());
+    if node.hook.is_none() {
+        return;
+    }
+    let told = async move {
+        let reader = Reader::new(None).with_max_body(0);
+        let found = retry_until_certain(&node, Some(&id), || node.store.get_for(&id, reader));
+        if let Ok(Some(record)) = found.await
+            && record.operation().state() == State::Canceled
+        {
+            node.tell(&record);
+        }
+    };
+    environment::spawn(told.in_current_span());
 }
 
 fn too_late(id: &OperationId, state: State) -> ApiError {

@@ -38,6 +38,12 @@ impl Panicked {
         self.forget();
     }
 
+    /// Logs the panic of a terminal hook, and drops the payload.
+    pub(super) fn of_hook(self, id: &OperationId) {
+        tracing::error!(%id, panic = self.message(), "terminal hook panicked");
+        self.forget();
+    }
+
     /// Drops the payload. Its destructor may panic too.
     pub(super) fn forget(self) {
         if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(self.0))) {

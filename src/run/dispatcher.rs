@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::{
     AdmissionPermit, Dispatch, QueuedRequest, Runtime, afterwards, catch_panic::CatchPanic,
-    dispatch::DynDispatch, log_end, retry_until_certain, runtime::SHORTEST,
+    dispatch::DynDispatch, retry_until_certain, runtime::SHORTEST,
 };
 use crate::{
     BoxError, environment,
@@ -185,11 +185,12 @@ async fn end<R>(
 where
     R: Lease<Output = RecordedResponse>,
 {
-    let (held, node) = (lease_handle(record), Arc::clone(node));
+    let (held, of_task) = (lease_handle(record), Arc::clone(node));
     // The place in flight is kept until the operation is ended, even if its client is answered
     // earlier.
     let until_ended = Arc::clone(admitted);
     let ending = environment::spawn(async move {
+        let node = of_task;
         let ended = retry_until_certain(&node, Some(&held.id), || {
             let outcome = Outcome::failed(FailureKind::NotDispatched);
             node.store.finish(&held.id, held.token, outcome, None)
@@ -199,7 +200,7 @@ where
     });
     match timeout(at_most, ending).await {
         Ok(Ok(Some(Written::Done(record)))) => {
-            log_end(&record);
+            node.ended(&record);
             true
         }
         // The operation is lost to a worker, or an earlier try has ended it.

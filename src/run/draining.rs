@@ -100,7 +100,7 @@ impl InFlight {
         if let Some(report) = &draining.report {
             return DrainStep::Done(report.clone());
         }
-        let is_idle = self.admitted() == 0 && self.passing() == 0;
+        let is_idle = self.admitted() == 0 && self.passing() == 0 && self.telling() == 0;
         match draining.over {
             Some(over) if !is_idle && now < over + TO_RECORD => {
                 return DrainStep::Look(over + TO_RECORD);

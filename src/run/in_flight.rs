@@ -48,6 +48,8 @@ pub(crate) struct InFlight {
     max: AtomicUsize,
     /// The number of directly answered requests whose answers are not fully sent.
     passing: AtomicUsize,
+    /// The number of calls of the terminal hook that are in progress.
+    telling: AtomicUsize,
     /// The bytes of requests and results that are buffered.
     bytes: Arc<ByteBudget>,
     /// The shares of known owners in the admitted requests.
@@ -89,6 +91,7 @@ impl InFlight {
             admitted: AtomicUsize::new(0),
             max: AtomicUsize::new(max),
             passing: AtomicUsize::new(0),
+            telling: AtomicUsize::new(0),
             bytes: Arc::new(ByteBudget::new(BUFFERED)),
             shares: Arc::new(OwnerQuotas::new()),
             live: LiveRuns::default(),
@@ -117,6 +120,16 @@ impl InFlight {
 
     pub(super) fn passing(&self) -> usize {
         self.passing.load(SeqCst)
+    }
+
+    /// Counts a call of the terminal hook.
+    pub(super) fn tell(self: &Arc<Self>) -> Telling {
+        self.telling.fetch_add(1, SeqCst);
+        Telling(Arc::clone(self))
+    }
+
+    pub(super) fn telling(&self) -> usize {
+        self.telling.load(SeqCst)
     }
 
     /// Adds a run to the live runs. `grace` is the time that the run may continue after it is
@@ -300,6 +313,16 @@ impl InFlight {
         if count.fetch_sub(1, SeqCst) == 1 && self.is_closed() {
             self.moved.notify();
         }
+    }
+}
+
+/// The mark of a call of the terminal hook. A drain waits for it.
+#[derive(Debug)]
+pub(super) struct Telling(Arc<InFlight>);
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.0.left(&self.0.telling);
     }
 }
 

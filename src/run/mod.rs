@@ -113,6 +113,7 @@ mod span;
 pub(crate) mod stored_request;
 mod supervise;
 mod sweep_timer;
+mod terminal_hook;
 mod timeout;
 mod upload;
 
@@ -133,7 +134,7 @@ pub(crate) use in_flight::{
 };
 pub use in_process::InProcess;
 pub(crate) use limits::{LONGEST, LONGEST_WAIT, RunLimits};
-pub(crate) use log_end::log_end;
+use log_end::log_end;
 pub(crate) use now_or_never::now_or_never;
 pub(crate) use operate::{Run, operate};
 pub(crate) use owner_quotas::{OwnerPermit, OwnerQuotas};
@@ -149,6 +150,8 @@ pub(crate) use run_context::RunContext;
 pub(crate) use runtime::Runtime;
 pub use service::{RunFuture, RunOutcome, RunService};
 pub(crate) use span::{current_span, has_subscriber, operation_span};
+pub(crate) use terminal_hook::Hook;
+pub use terminal_hook::{EndedOperation, TerminalHook};
 pub(crate) use timeout::Timeout;
 
 // Under these names `gate` and `signals` are compiled over the primitives of a model checker.

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     operation::OperationId,
     pauses::Pauses,
-    store::{Lease, Repository, StoreError},
+    store::{Lease, StoreError},
 };
 
 /// The time after which a request to a silent store is repeated.
@@ -33,7 +33,6 @@ pub(crate) async fn retry_until_certain<R, T, F>(
     ask: impl FnMut() -> F,
 ) -> Result<T, StoreError>
 where
-    R: Repository,
     F: Future<Output = Result<T, StoreError>>,
 {
     Box::pin(ask_until_certain(node.in_flight.abandoned(), about, ask)).await

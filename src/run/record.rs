@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use super::{
-    RunOutcome, Runtime, catch_panic::catch_panic, log_end, persist::retry_until_certain_for,
+    RunOutcome, Runtime, catch_panic::catch_panic, persist::retry_until_certain_for,
     run_context::RunContext, span::has_subscriber,
 };
 use crate::{
@@ -53,8 +53,8 @@ where
     }
     crash_point!("finished");
     work.recorded_as(outcome);
-    if has_subscriber() {
-        log_end_of(node, &work.id);
+    if has_subscriber() || node.hook.is_some() {
+        ended_now(node, &work.id);
     }
     true
 }
@@ -69,11 +69,11 @@ pub(super) fn result_length(outcome: &Outcome<RecordedResponse>) -> usize {
     response.map_or(0, RecordedResponse::body_len)
 }
 
-/// Logs the end of an operation in a store that answers at once.
+/// Tells of the end of an operation in a store that answers at once.
 #[cold]
-fn log_end_of<R: Lease>(node: &Runtime<R>, id: &OperationId) {
+fn ended_now<R: Lease>(node: &Runtime<R>, id: &OperationId) {
     if let Some(Some(Ok(Some(record)))) = catch_panic(|| node.store.get_now(id)) {
-        log_end(&record);
+        node.ended(&record);
     }
 }
 
@@ -137,7 +137,7 @@ where
         Ok(Written::Done(record)) => {
             crash_point!("finished");
             let state = record.operation().state();
-            log_end(&record);
+            node.ended(&record);
             work.recorded(record.operation());
             Ok(RunOutcome::Recorded(state))
         }

@@ -9,7 +9,7 @@ use std::{
 use http::uri::PathAndQuery;
 use tokio::time::Instant;
 
-use super::{Dispatcher, InFlight, Recording, RunLimits, run_context::RunContext};
+use super::{Dispatcher, Hook, InFlight, Recording, RunLimits, run_context::RunContext};
 use crate::{
     results::ResultStorage,
     store::{KeyCapability, LeaseConfig},
@@ -30,6 +30,8 @@ pub(crate) struct Runtime<R> {
     pub(crate) dispatcher: Option<Dispatcher>,
     /// The store for long results, if there is one.
     pub(crate) results: Option<ResultStorage>,
+    /// The hook for operations that have ended, if there is one.
+    pub(crate) hook: Option<Hook>,
     /// The moment of the last warning about a full store.
     warned_of_full_store: Mutex<Option<Instant>>,
 }
@@ -53,6 +55,7 @@ impl<R> Runtime<R> {
             attempts: AtomicU32::new(0),
             dispatcher: None,
             results: None,
+            hook: None,
             warned_of_full_store: Mutex::default(),
         }
     }

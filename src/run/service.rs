@@ -13,8 +13,8 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    AcceptedRequest, AdmissionError, Drain, QueuedRequest, Readiness, Run, RunLimits, Runtime,
-    operate,
+    AcceptedRequest, AdmissionError, Drain, Hook, QueuedRequest, Readiness, Run, RunLimits,
+    Runtime, TerminalHook, operate,
 };
 use crate::{
     BoxError,
@@ -180,6 +180,19 @@ impl<S, R> RunService<S, R> {
         let results = node.results.as_mut();
         let results = results.expect("the result store is set before its threshold");
         results.threshold = bytes;
+        self
+    }
+
+    /// Sets the hook that is called when an operation has ended on this node, as
+    /// [`Operations::on_terminal`](crate::Operations::on_terminal) does.
+    ///
+    /// # Panics
+    /// Panics if the service was cloned before.
+    #[must_use]
+    pub fn on_terminal(mut self, hook: impl TerminalHook) -> Self {
+        let node = Arc::get_mut(&mut self.node);
+        let node = node.expect("the hook is set before the service is cloned");
+        node.hook = Some(Hook::new(hook));
         self
     }
 

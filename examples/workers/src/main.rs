@@ -45,7 +45,7 @@ use server::{cli, serve};
 #[command(name = "workers")]
 enum Command {
     /// Answers HTTP, and puts accepted reports into the queue.
-    Front(cli::Args),
+    Front(Box<cli::Args>),
     /// Takes reports from the queue and renders them.
     Worker(worker::Args),
 }

@@ -136,7 +136,9 @@ const THRESHOLD: usize = 256 * 1024;
 /// Posts an order, which is long and has a long result if the point is one of large bodies.
 async fn post(server: &Example, point: &str) -> Option<Answer> {
     let client = Client::new(server.url());
-    let mut order = json!({"title": "Q3", "pages": 2, "page_ms": 20});
+    // A report is written while the next page is rendered.
+    let page_ms = if point == "reported" { 1000 } else { 20 };
+    let mut order = json!({"title": "Q3", "pages": 2, "page_ms": page_ms});
     let mut padding = 0;
     if crash_points::LARGE.contains(&point) {
         padding = THRESHOLD;
