@@ -33,6 +33,7 @@ macro_rules! links {
 [Operations::result_store]: crate::Operations::result_store
 [Operations::result_threshold]: crate::Operations::result_threshold
 [Operations::result_limit]: crate::Operations::result_limit
+[results::EncryptedResults]: crate::results::EncryptedResults
 [results::ResultStore]: crate::results::ResultStore
 [Dispatch]: crate::Dispatch
 [Drain]: crate::Drain

@@ -14,11 +14,15 @@
 //! the holder that uploaded it, so a holder that lost its operation meanwhile leaves an upload
 //! that no record names. The [`Recovery`](crate::Recovery) deletes such uploads, and those of
 //! operations that were deleted or have expired.
+//!
+//! [`EncryptedResults`] encrypts what a result store has, with keys of the application.
 
+mod encryption;
 mod key;
 mod store;
 mod stored_body;
 
+pub use encryption::{ChunkContext, DataKey, EncryptedResults, KeyService};
 pub use key::{InvalidResultKey, ResultKey};
 pub(crate) use store::ResultStorage;
 pub use store::{

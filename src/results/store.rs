@@ -42,8 +42,9 @@ pub trait ResultStore: Send + Sync + 'static {
     ) -> ResultFuture<'a, Box<dyn ResultUpload>>;
 
     /// Returns a part of a finished upload, from `range.start` to before `range.end` in bytes;
-    /// `None` if there is no such upload. The stream ends with an error, or short, if bytes are
-    /// missing. Dropping the stream ends the read.
+    /// `None` if there is no such upload. A range that begins in the upload may reach past its end:
+    /// the stream then ends short. The stream ends with an error, or short, if bytes are lost.
+    /// Dropping the stream ends the read.
     fn get<'a>(
         &'a self,
         key: &'a ResultKey,

@@ -3,7 +3,7 @@
 use std::{ops::Range, time::SystemTime};
 
 use bytes::Bytes;
-use futures_util::{StreamExt, future};
+use futures_util::{StreamExt, future, stream};
 use http::HeaderMap;
 use test_support::results::MemoryResults;
 use tower_operations::results::{
@@ -16,6 +16,7 @@ enum Fault {
     UnfinishedAreVisible,
     RangesAreOneShort,
     RangesAreIgnored,
+    RangesPastTheEndAreEmpty,
     TokensAreIgnored,
     RequestsAreResults,
     DeletesAreLost,
@@ -64,7 +65,16 @@ impl ResultStore for Faulty {
                 Some(Fault::RangesAreIgnored) => 0..u64::MAX,
                 _ => range,
             };
-            self.0.get(&self.key(key), range).await
+            let key = self.key(key);
+            if self.1 == Some(Fault::RangesPastTheEndAreEmpty) {
+                let last = self.0.get(&key, range.end - 1..range.end).await?;
+                if let Some(mut last) = last
+                    && last.next().await.is_none()
+                {
+                    return Ok(Some(Box::pin(stream::empty()) as ResultChunks));
+                }
+            }
+            self.0.get(&key, range).await
         })
     }
 
@@ -94,6 +104,7 @@ async fn planted_faults_are_detected() {
         Fault::UnfinishedAreVisible,
         Fault::RangesAreOneShort,
         Fault::RangesAreIgnored,
+        Fault::RangesPastTheEndAreEmpty,
         Fault::TokensAreIgnored,
         Fault::RequestsAreResults,
         Fault::DeletesAreLost,

@@ -194,7 +194,7 @@ mod tests {
             ("s3://reports#a", "endpoint=URL"),
             ("s3://key:secret@reports", "AWS_ACCESS_KEY_ID"),
             ("s3://reports/a//b", "empty path segment"),
-            ("s3://reports?end-point=http://127.0.0.1", "`end-point`"),
+            ("s3://reports?server=http://127.0.0.1", "`server`"),
             ("s3://reports?region=", "`region` is empty"),
             ("s3://reports?region=a&region=b", "`region` is given twice"),
             ("s3://reports?endpoint=127.0.0.1:9000", "endpoint: "),

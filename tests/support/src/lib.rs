@@ -3,6 +3,7 @@
 #![allow(missing_docs, missing_debug_implementations)]
 
 pub mod client;
+pub mod encryption;
 pub mod hooked;
 pub mod large_results;
 pub mod operations;
