@@ -20,6 +20,9 @@ pub fn answer(
     if is_of_result && (headers.contains_key("operation-result") || is_failure(body)) {
         return CallAnswer::Result(outcome(body));
     }
+    if is_of_result && problem_type(body).as_deref() == Some(UNREADABLE) {
+        return CallAnswer::Unreadable;
+    }
     match (ask, status) {
         (CallRequest::Post { id: chosen, .. }, StatusCode::ACCEPTED) => {
             let id = id(headers);
@@ -121,24 +124,33 @@ fn outcome(body: &[u8]) -> SeenResult {
     }
 }
 
-/// Returns whether the body is the problem of an ended operation, and not of the request.
-fn is_failure(body: &[u8]) -> bool {
+/// The type of the problem of a result that cannot be read.
+const UNREADABLE: &str = "urn:tower-operations:result-unreadable";
+
+/// Returns the type of a problem.
+fn problem_type(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct ProblemType {
         r#type: String,
     }
+    let problem: Option<ProblemType> = serde_json::from_slice(body).ok();
+    problem.map(|problem| problem.r#type)
+}
+
+/// Returns whether the body is the problem of an ended operation, and not of the request.
+fn is_failure(body: &[u8]) -> bool {
     let ours = [
         FailureKind::InnerError.urn(),
         FailureKind::Panicked.urn(),
         FailureKind::TimedOut.urn(),
         FailureKind::ResultTooLarge.urn(),
+        FailureKind::ResultNotStored.urn(),
         FailureKind::Interrupted.urn(),
         FailureKind::AttemptsExhausted.urn(),
         FailureKind::NotDispatched.urn(),
         "urn:tower-operations:canceled",
     ];
-    let problem: Result<ProblemType, _> = serde_json::from_slice(body);
-    problem.is_ok_and(|problem| ours.contains(&&*problem.r#type))
+    problem_type(body).is_some_and(|kind| ours.contains(&&*kind))
 }
 
 fn id(headers: &HeaderMap) -> String {

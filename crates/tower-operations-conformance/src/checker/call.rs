@@ -129,6 +129,8 @@ pub enum CallAnswer {
     Result(SeenResult),
     /// The operation has no result yet (202).
     Unfinished,
+    /// The operation has ended with a result that cannot be read (500), not even later.
+    Unreadable,
     /// There is no such operation (404).
     Absent,
     /// The operation cannot be canceled: it has succeeded or failed (409).
@@ -160,6 +162,7 @@ impl CallAnswer {
             | Self::Unchanged { .. }
             | Self::Result(_)
             | Self::Unfinished
+            | Self::Unreadable
             | Self::Absent
             | Self::Finished
             | Self::Accepted { .. } => true,

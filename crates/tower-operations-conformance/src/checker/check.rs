@@ -210,6 +210,7 @@ impl Checker {
             CallAnswer::Unchanged { version } => history.saw_version(*version, call),
             CallAnswer::Result(result) => history.saw_result(result, call, operation),
             CallAnswer::Unfinished => history.saw_no_end(call.begin),
+            CallAnswer::Unreadable => history.saw_unreadable(call),
             CallAnswer::Absent => history.saw_nothing(call),
             CallAnswer::Deleted => history.is_deleted(call.end),
             CallAnswer::Accepted { .. }

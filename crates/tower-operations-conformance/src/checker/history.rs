@@ -28,6 +28,8 @@ pub(super) struct OperationHistory {
     pub(super) finished: Option<u64>,
     /// The time of the last request for a result that was not ready.
     pub(super) unfinished: Option<u64>,
+    /// The first request for a result that was there and could not be read.
+    pub(super) unreadable: Option<Interval>,
     /// The readings that found nothing, by owner: the one that ended first, and the one
     /// that began last.
     pub(super) absent: BTreeMap<Option<String>, (Interval, Interval)>,
@@ -180,6 +182,14 @@ impl OperationHistory {
         match self.told.get_mut(&call.owner) {
             Some(last) => *last = call.begin.max(*last),
             None => drop(self.told.insert(call.owner.clone(), call.begin)),
+        }
+    }
+
+    pub(super) fn saw_unreadable(&mut self, call: &Call) {
+        self.saw_end(call.end);
+        let reading = call.reading();
+        if self.unreadable.is_none_or(|first| reading.end < first.end) {
+            self.unreadable = Some(reading);
         }
     }
 

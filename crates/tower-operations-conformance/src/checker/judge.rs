@@ -46,6 +46,14 @@ impl Judge<'_> {
         // The operation may be absent once a client has asked to delete it.
         let until =
             kept_until(history, accepted, self.rules).min(history.deleting.unwrap_or(u64::MAX));
+        if history
+            .unreadable
+            .is_some_and(|reading| reading.end < until)
+        {
+            history.convict(Violation::Unreadable {
+                operation: operation(),
+            });
+        }
         let is_lost = |reading: &Interval| reading.begin > accepted && reading.end < until;
         let theirs = history
             .absent

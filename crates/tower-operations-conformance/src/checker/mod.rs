@@ -37,6 +37,8 @@
 //!     alone.
 //! 14. **Events in order**: a stream of events shows no version twice and none before an earlier
 //!     one, and only versions after the one that the client named in `Last-Event-ID`.
+//! 15. **Readable**: the result of an operation can be read for as long as the operation is
+//!     [kept](Rules::kept) and no client has asked to delete it.
 //!
 //! The fate of an operation that was damaged in the store is excused. An operation for
 //! which no client holds a 202 may exist and end in any way.

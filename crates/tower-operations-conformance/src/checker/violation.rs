@@ -36,6 +36,12 @@ pub enum Violation {
         /// The version with which the operation had ended.
         version: u64,
     },
+    /// The operation ended with a result, and the result cannot be read.
+    #[error("{operation}: its result cannot be read")]
+    Unreadable {
+        /// The operation.
+        operation: String,
+    },
     /// One version was seen with two contents.
     #[error("{operation}: version {version} was seen with different content")]
     VersionReused {

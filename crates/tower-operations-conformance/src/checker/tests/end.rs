@@ -3,8 +3,8 @@ use std::time::Duration;
 use tower_operations::operation::State;
 
 use super::{
-    accepted, call, cancel, convicts, good, id, passes, poll, read, report, rules, run, seen,
-    sighting, with,
+    accepted, call, cancel, convicts, delete, good, id, passes, poll, read, report, rules, run,
+    seen, sighting, with,
 };
 use crate::checker::{CallAnswer, CallRequest, Reading, RunEvent, Sighting, Violation, check};
 
@@ -97,6 +97,22 @@ fn outcomes_never_change() {
     let mut other = report("Q3");
     other.digest = "of something else".into();
     convicts(&with(good(), read(80, CallAnswer::Result(other))), &changed);
+}
+
+#[test]
+fn results_can_be_read_while_they_are_kept() {
+    let unreadable = Violation::Unreadable { operation: id() };
+    let broken = |begin| read(begin, CallAnswer::Unreadable);
+    convicts(&with(good(), broken(80)), &unreadable);
+    // The operation may have expired, 10 s after 20 ms at the earliest.
+    let kept = rules().kept(Duration::from_secs(10));
+    let log = with(good(), broken(20 + 10_000 - 5));
+    assert!(check(&log, &kept).is_good());
+    let log = with(good(), broken(20 + 10_000 - 6));
+    assert_eq!(check(&log, &kept).violations, [unreadable]);
+    // A client has asked to delete the operation.
+    let log = with(good(), delete(80, CallAnswer::Deleted));
+    passes(&with(log, broken(80)));
 }
 
 #[test]
