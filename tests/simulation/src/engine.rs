@@ -30,6 +30,7 @@ use tower_operations::{
     testing::TaskGroup,
 };
 
+pub(crate) use self::network::CallFate;
 pub use self::{
     database::Database,
     network::{Network, NetworkCounts, NetworkFaults},

@@ -12,7 +12,6 @@ use tower_operations::engine::{Notice, Notifier};
 #[derive(Debug)]
 pub struct Network {
     state: Mutex<NetworkState>,
-    faults: NetworkFaults,
 }
 
 /// How often the network fails. Each number `n` stands for one call in `n`; 0 for none.
@@ -47,6 +46,7 @@ pub struct NetworkCounts {
 #[derive(Debug)]
 struct NetworkState {
     random: Random,
+    faults: NetworkFaults,
     is_away: bool,
     /// The last outage: its beginning, and its end.
     outage: Option<(Instant, Option<Instant>)>,
@@ -58,13 +58,13 @@ struct NetworkState {
 
 /// The course of one call.
 #[derive(Debug)]
-pub(super) struct CallFate {
-    pub(super) there: Duration,
-    pub(super) back: Duration,
+pub(crate) struct CallFate {
+    pub(crate) there: Duration,
+    pub(crate) back: Duration,
     /// The time after which a lost call counts as failed.
-    pub(super) silence: Duration,
-    pub(super) loses_request: bool,
-    pub(super) loses_answer: bool,
+    pub(crate) silence: Duration,
+    pub(crate) loses_request: bool,
+    pub(crate) loses_answer: bool,
 }
 
 impl NetworkFaults {
@@ -111,6 +111,7 @@ impl Network {
     pub fn new(nodes: usize, faults: NetworkFaults, random: Random) -> Arc<Self> {
         let state = NetworkState {
             random,
+            faults,
             is_away: false,
             outage: None,
             resumed: BTreeMap::new(),
@@ -119,7 +120,6 @@ impl Network {
         };
         Arc::new(Self {
             state: Mutex::new(state),
-            faults,
         })
     }
 
@@ -146,6 +146,11 @@ impl Network {
                 notifier.notify_all();
             }
         }
+    }
+
+    /// Ends the faults of the network. Calls only take time from now on.
+    pub fn heal(&self) {
+        self.state().faults = NetworkFaults::none();
     }
 
     /// Notes that a node continues after a stop.
@@ -175,18 +180,19 @@ impl Network {
         self.state().counts
     }
 
-    pub(super) fn is_away(&self) -> bool {
+    pub(crate) fn is_away(&self) -> bool {
         self.state().is_away
     }
 
     /// Draws the course of a call.
-    pub(super) fn draw(&self) -> CallFate {
+    pub(crate) fn draw(&self) -> CallFate {
         let mut state = self.state();
+        let faults = state.faults;
         state.counts.calls += 1;
         let happens = |random: &mut Random, one_in: usize| one_in > 0 && random.one_in(one_in);
-        let loses_request = happens(&mut state.random, self.faults.lost_requests);
-        let loses_answer = !loses_request && happens(&mut state.random, self.faults.lost_answers);
-        let longest = match happens(&mut state.random, self.faults.slow_calls) {
+        let loses_request = happens(&mut state.random, faults.lost_requests);
+        let loses_answer = !loses_request && happens(&mut state.random, faults.lost_answers);
+        let longest = match happens(&mut state.random, faults.slow_calls) {
             true => 400,
             false => 3,
         };
@@ -212,6 +218,7 @@ impl Network {
         let mut state = self.state();
         let NetworkState {
             random,
+            faults,
             counts,
             notifiers,
             ..
@@ -221,7 +228,7 @@ impl Network {
                 continue;
             }
             let delay = Duration::from_millis(random.between(1, 10));
-            if self.faults.lost_notices > 0 && random.one_in(self.faults.lost_notices) {
+            if faults.lost_notices > 0 && random.one_in(faults.lost_notices) {
                 counts.lost_notices += 1;
                 continue;
             }
