@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use test_customers::{Cluster, Customer, Log, Random};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{sync::oneshot, task::JoinSet, time::sleep};
 use tower_operations_conformance::checker::{Away, Entry};
 
 use crate::{
+    node::Node,
     process::LEASE,
     world::{Nodes, SimulatedWorld},
 };
@@ -20,8 +21,10 @@ pub struct FaultNumbers {
     pub stops: usize,
     /// Drains of a node.
     pub drains: usize,
-    /// Outages of the store.
+    /// Outages of the store, half of them together with the result store.
     pub outages: usize,
+    /// Outages of the result store alone.
+    pub result_outages: usize,
     /// Changes of the wall clock of a node.
     pub skews: usize,
 }
@@ -33,6 +36,10 @@ pub(crate) struct Fault {
     node: usize,
     pause: Duration,
     skew: i64,
+    /// The largest error of a clock that is ahead.
+    fastest: i64,
+    /// The node that is stopped after an upload while a killed node starts again.
+    stopped: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +47,8 @@ enum FaultKind {
     Kill,
     Stop,
     Drain,
-    Outage,
+    Outage { takes_results: bool },
+    ResultOutage,
     Skew,
 }
 
@@ -58,6 +66,7 @@ impl FaultNumbers {
             stops: kills.div_ceil(3),
             drains: kills.div_ceil(5),
             outages: kills.div_ceil(5),
+            result_outages: kills.div_ceil(5),
             skews: kills.div_ceil(3),
         }
     }
@@ -65,7 +74,7 @@ impl FaultNumbers {
     /// Returns the number of faults of all kinds.
     #[must_use]
     pub fn all(self) -> usize {
-        self.kills + self.stops + self.drains + self.outages + self.skews
+        self.kills + self.stops + self.drains + self.outages + self.result_outages + self.skews
     }
 
     /// Returns the faults in a random order.
@@ -80,7 +89,19 @@ impl FaultNumbers {
             (FaultKind::Kill, self.kills),
             (FaultKind::Stop, self.stops),
             (FaultKind::Drain, self.drains),
-            (FaultKind::Outage, self.outages),
+            (
+                FaultKind::Outage {
+                    takes_results: false,
+                },
+                self.outages / 2,
+            ),
+            (
+                FaultKind::Outage {
+                    takes_results: true,
+                },
+                self.outages.div_ceil(2),
+            ),
+            (FaultKind::ResultOutage, self.result_outages),
             (FaultKind::Skew, self.skews),
         ];
         let kinds = kinds
@@ -93,6 +114,8 @@ impl FaultNumbers {
                 pause: Duration::from_millis(random.between(0, 1_500)),
                 skew: random.between(0, 2 * largest_skew).cast_signed()
                     - largest_skew.cast_signed(),
+                fastest: largest_skew.cast_signed(),
+                stopped: random.one_in(3).then(|| random.below(nodes)),
             })
             .collect();
         for last in (1..faults.len()).rev() {
@@ -118,11 +141,40 @@ pub(crate) async fn inject(world: Arc<SimulatedWorld>, faults: Vec<Fault>, prefi
     }
 }
 
+/// Kills a node. If another node is stopped after an upload when the node starts again, its first
+/// sweep, whose clock is ahead, finds an old upload of an operation that has not ended.
+async fn kill(world: &Arc<SimulatedWorld>, node: &Node, fault: Fault) {
+    let mut stop = None;
+    let pause = async {
+        sleep(fault.pause).await;
+        let Some(other) = fault.stopped.filter(|other| *other != fault.node) else {
+            return;
+        };
+        let (sender, stopped) = oneshot::channel();
+        let world = Arc::clone(world);
+        stop = Some(tokio::spawn(async move {
+            world.cluster.nodes[other].stop_after_upload(sender).await;
+        }));
+        if stopped.await.is_ok() {
+            node.set_skew(fault.fastest);
+        }
+    };
+    node.kill(pause).await;
+    if let Some(stop) = stop {
+        stop.await.expect("a stop ends");
+    }
+}
+
 async fn disturb(world: Arc<SimulatedWorld>, fault: Fault) {
-    let Nodes { nodes, stores, .. } = &world.cluster;
+    let Nodes {
+        nodes,
+        stores,
+        results,
+        ..
+    } = &world.cluster;
     let node = &nodes[fault.node];
     match fault.kind {
-        FaultKind::Kill => node.kill(fault.pause).await,
+        FaultKind::Kill => kill(&world, node, fault).await,
         FaultKind::Stop => node.stop(LEASE * 3 / 2 + fault.pause).await,
         FaultKind::Drain => {
             let mut held = JoinSet::new();
@@ -144,15 +196,22 @@ async fn disturb(world: Arc<SimulatedWorld>, fault: Fault) {
             node.drain(before).await;
             held.join_all().await;
         }
-        FaultKind::Outage => {
+        FaultKind::Outage { takes_results } => {
             let begin = world.log.now();
+            if takes_results {
+                results.set_away(true);
+            }
             stores.fail(fault.pause).await;
+            if takes_results {
+                results.set_away(false);
+            }
             world.log.add(&Entry::Away(Away {
                 node: None,
                 begin,
                 end: world.log.now(),
             }));
         }
+        FaultKind::ResultOutage => results.fail(fault.pause).await,
         FaultKind::Skew => node.set_skew(fault.skew),
     }
 }

@@ -13,18 +13,25 @@
 //! * The **queue** between nodes that accept requests and workers that run them loses, delays,
 //!   doubles and reorders messages.
 //! * The **disk** of a single node loses its power between two writes, is full, or fails.
+//! * The **result store** has the documents of longer reports. It is away together with the store
+//!   or alone, and kills and stops come at each place of an upload. Hours after the customers have left, it
+//!   has what the operations name, and nothing else.
 //! * The [network](engine::Network) between the nodes and the store loses requests, answers and
 //!   notices, and some calls are slow.
 
 mod bug;
 mod disk;
+mod document;
 pub mod engine;
 mod faults;
+mod hours;
 mod journal;
 mod mutants;
 mod node;
 mod process;
 mod queue;
+mod report_body;
+mod results;
 mod stores;
 mod work;
 mod world;
@@ -32,6 +39,7 @@ mod world;
 pub use faults::FaultNumbers;
 pub use journal::Closed;
 pub use mutants::Mutant;
+pub use results::ResultCounts;
 pub use stores::StoreKind;
 pub use work::ORDERED_PANIC;
 pub use world::{CUSTOMER_PANIC, Lifetime, Outcome, Plan, run, shortest_prefix};

@@ -60,11 +60,30 @@ pub enum Mutant {
     ClaimedTwice,
     /// The disk of a file answers a sync before it takes effect.
     SyncDelayed,
+    /// The result store loses an upload a while after it was finished.
+    UploadLost,
+    /// The result store answers the end of an upload before it is durable; the upload is lost if
+    /// the node dies.
+    FinishBeforeWrite,
+    /// The result store finishes an upload without its last chunk.
+    UploadCutShort,
+    /// The result store changes a byte of an upload.
+    UploadDamaged,
+    /// The result store adds a chunk that is written again a second time.
+    ChunkTwice,
+    /// The result store answers a read with another upload.
+    UploadsMixedUp,
+    /// The result store deletes the next upload, too.
+    NeighborDeleted,
+    /// The result store deletes nothing.
+    UploadsUndeleted,
+    /// The result store leaves some uploads out of its lists.
+    UploadsUnlisted,
 }
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 35] = [
         Self::FencingOff,
         Self::AnswerBeforeWrite,
         Self::CreateLost,
@@ -91,6 +110,15 @@ impl Mutant {
         Self::DrainCutsOff,
         Self::ClaimedTwice,
         Self::SyncDelayed,
+        Self::UploadLost,
+        Self::FinishBeforeWrite,
+        Self::UploadCutShort,
+        Self::UploadDamaged,
+        Self::ChunkTwice,
+        Self::UploadsMixedUp,
+        Self::NeighborDeleted,
+        Self::UploadsUndeleted,
+        Self::UploadsUnlisted,
     ];
 
     /// Returns the store that can have the bug.

@@ -10,23 +10,29 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::BodyExt;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Collected};
 use test_customers::{Log, Random};
-use tokio::{sync::mpsc, task::JoinError, time::sleep};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinError,
+    time::sleep,
+};
 use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt;
 use tower_operations::{
-    BufferedBody, RecoveryStats,
+    BoxError, BufferedBody, OperationId, RecordedResponse, RecoveryStats,
+    store::{Record, Store, StoreError, StoreResult},
     testing::{Environment, TaskGroup},
 };
 use tower_operations_conformance::checker::{Away, DrainEntry, Entry, Kill};
 
 use crate::{
-    Mutant,
+    Mutant, document,
     journal::Journal,
     process::{Process, Role},
     queue::Queue,
+    results::{Bucket, TrapFault},
     stores::Stores,
     work::ORDERED_PANIC,
 };
@@ -36,6 +42,9 @@ const DRAIN: Duration = Duration::from_secs(4);
 /// The time in which a drained node sends its last answers.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
+/// The time of a stop that is shorter than a lease, after an eighth of it.
+const SHORT_STOP: Duration = Duration::from_millis(1_000);
+
 /// The place of a node in its world.
 pub(crate) struct Site {
     pub(crate) name: Arc<str>,
@@ -43,6 +52,7 @@ pub(crate) struct Site {
     pub(crate) role: Role,
     pub(crate) journal: Arc<Journal>,
     pub(crate) stores: Arc<Stores>,
+    pub(crate) results: Arc<Bucket>,
     pub(crate) queue: Queue,
     pub(crate) mutant: Option<Mutant>,
 }
@@ -113,16 +123,23 @@ impl Node {
         self.skew.store(milliseconds, SeqCst);
     }
 
-    /// Ends the process at once, and starts another one after a pause.
-    pub(crate) async fn kill(&self, pause: Duration) {
+    /// Ends the process at once, and starts another one after `pause`. The end may come at a place
+    /// of an upload.
+    pub(crate) async fn kill(&self, pause: impl Future<Output = ()>) {
         let _turn = self.turn.lock().await;
         let Some(process) = self.process() else {
             return;
         };
+        let mut at = None;
+        if self.draws_trap() {
+            let (results, number) = (&self.site.results, self.site.number);
+            let killed = results.trap_upload(number, TrapFault::Kill).await;
+            at = killed.then(|| self.site.journal.now());
+        }
         self.site.stores.crash(&process.tasks).await;
-        let at = self.site.journal.now();
+        let at = at.unwrap_or_else(|| self.site.journal.now());
         self.end();
-        sleep(pause).await;
+        pause.await;
         self.run();
         self.site.journal.add(&Entry::Kill(Kill {
             node: (*self.site.name).into(),
@@ -131,15 +148,53 @@ impl Node {
         }));
     }
 
-    /// Stops the process for a while, which the process does not notice.
+    /// Draws whether a fault waits for an upload.
+    fn draws_trap(&self) -> bool {
+        match self.site.role {
+            Role::Server => self.state().random.one_in(2),
+            Role::Front => false,
+            // There are few workers.
+            Role::Worker => true,
+        }
+    }
+
+    /// Stops the process for a while, which the process does not notice. The stop may come at a
+    /// place of an upload.
     pub(crate) async fn stop(&self, pause: Duration) {
         let _turn = self.turn.lock().await;
         let Some(process) = self.process() else {
             return;
         };
+        if self.draws_trap() {
+            let (results, number) = (&self.site.results, self.site.number);
+            results.trap_upload(number, TrapFault::Stop).await;
+        }
         let begin = self.site.journal.now();
         process.tasks.suspend();
         sleep(pause).await;
+        self.site.stores.network().resume(self.site.number);
+        process.tasks.resume();
+        self.site.journal.add(&Entry::Away(Away {
+            node: Some((*self.site.name).into()),
+            begin,
+            end: self.site.journal.now(),
+        }));
+    }
+
+    /// Stops the process for less than a lease after it finished an upload, before it records the
+    /// outcome. Sends to `stopped` meanwhile, or drops it if no upload comes in time.
+    pub(crate) async fn stop_after_upload(&self, stopped: oneshot::Sender<()>) {
+        let (Ok(_turn), Some(process)) = (self.turn.try_lock(), self.process()) else {
+            return;
+        };
+        if !self.site.results.stop_after_upload(self.site.number).await {
+            return;
+        }
+        let begin = self.site.journal.now();
+        sleep(SHORT_STOP / 8).await;
+        // The other node waits for this.
+        let _ = stopped.send(());
+        sleep(SHORT_STOP).await;
         self.site.stores.network().resume(self.site.number);
         process.tasks.resume();
         self.site.journal.add(&Entry::Away(Away {
@@ -186,15 +241,22 @@ impl Node {
         let (process, back) = self.connect().await?;
         let guard = RequestGuard::new(&process.requests);
         let app = process.app.clone()?;
+        let path = request.uri().path().to_owned();
         let answer = process.environment.spawn(async move {
             let _guard = guard;
             let Ok(response) = app.oneshot(request.map(BufferedBody::from)).await;
             let (parts, body) = response.into_parts();
-            let Ok(body) = body.collect().await;
-            Response::from_parts(parts, body.to_bytes())
+            let body = body.collect().await.map(Collected::to_bytes);
+            body.map(|body| Response::from_parts(parts, body))
         });
         // A client that goes away is noticed.
         let answer = unless_lost(AbortOnDropHandle::new(answer).await)?;
+        let answer = answer.unwrap_or_else(|error| broken_off(&error));
+        let is_document = path == "/reports" || path.ends_with("/result");
+        if is_document && answer.status().is_success() && !document::is_whole(answer.body()) {
+            let violation = format!("{path}: the answer is no document of a run");
+            self.site.results.add_violation(violation);
+        }
         sleep(back).await;
         Some(answer)
     }
@@ -241,6 +303,27 @@ impl Node {
         Some((process, Duration::from_millis(back)))
     }
 
+    /// Reads an operation from the store. Returns `None` if the process has ended.
+    pub(crate) async fn read(
+        &self,
+        id: OperationId,
+    ) -> Option<StoreResult<Option<Record<RecordedResponse>>>> {
+        let process = self.process()?;
+        let store = process.store.clone();
+        let reading = process
+            .environment
+            .spawn(async move { store.get(&id).await });
+        reading.await.ok()
+    }
+
+    /// Ends the process at once, for longer than a kill.
+    pub(crate) async fn power_off(&self) {
+        if let Some(process) = self.process() {
+            self.site.stores.crash(&process.tasks).await;
+        }
+        self.end();
+    }
+
     /// Ends the process at once.
     pub(crate) fn end(&self) {
         if let Some(process) = self.state().process.take() {
@@ -248,7 +331,8 @@ impl Node {
         }
     }
 
-    fn run(&self) {
+    /// Starts a process.
+    pub(crate) fn run(&self) {
         let tasks = TaskGroup::new();
         let mut state = self.state();
         let (journal, skew) = (Arc::clone(&self.site.journal), Arc::clone(&self.skew));
@@ -280,6 +364,22 @@ impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Node").field(&self.site.name).finish()
     }
+}
+
+/// Returns the answer that says the same as a body that broke off: a 503 during an outage of the
+/// result store, otherwise the 500 of a result that cannot be read.
+fn broken_off(error: &BoxError) -> Response<Bytes> {
+    let error = error.downcast_ref::<StoreError>();
+    let (status, problem) = match error.is_some_and(StoreError::is_transient) {
+        true => (StatusCode::SERVICE_UNAVAILABLE, "{}"),
+        false => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            r#"{"type":"urn:tower-operations:result-unreadable"}"#,
+        ),
+    };
+    let mut response = Response::new(Bytes::from_static(problem.as_bytes()));
+    *response.status_mut() = status;
+    response
 }
 
 /// Returns the answer of a task that serves a connection, which ends with the task.

@@ -2,7 +2,6 @@
 
 use std::{
     convert::Infallible,
-    fmt,
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
@@ -21,6 +20,7 @@ use tower_operations::{
 use crate::{
     Mutant,
     node::Site,
+    results::SimulatedResults,
     work::{Renderer, out_of_order},
 };
 
@@ -32,10 +32,12 @@ pub(crate) const ATTEMPTS: u32 = 3;
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest result, in bytes.
 const RESULT_LIMIT: u64 = 1_000_000;
+/// The length in bytes above which a result goes to the result store.
+pub(crate) const RESULT_THRESHOLD: u64 = 1_000;
 
 pub(crate) type App = BoxCloneService<Request<BufferedBody>, Response<AnswerBody>, Infallible>;
 
-pub(crate) type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
+pub(crate) type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// The duty of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,7 @@ pub(crate) enum Role {
 pub(crate) struct Process {
     pub(crate) tasks: TaskGroup,
     pub(crate) environment: Environment,
+    pub(crate) store: AnyStore,
     pub(crate) drain: Drain,
     /// The application, unless the node is a worker.
     pub(crate) app: Option<App>,
@@ -75,10 +78,12 @@ impl Process {
             node: Arc::clone(&site.name),
             tasks: tasks.clone(),
         };
+        let results = site.results.open(site.number, tasks.clone());
+        let opened = (store.clone(), results);
         let (drain, app, recovery) = match site.role {
-            Role::Server => serve(site, store, renderer),
-            Role::Front => accept(site, store, renderer),
-            Role::Worker => (work(site, store, renderer, environment), None, None),
+            Role::Server => serve(site, opened, renderer),
+            Role::Front => accept(site, opened, renderer),
+            Role::Worker => (work(site, opened, renderer, environment), None, None),
         };
         let recovery = recovery.filter(|_| site.mutant != Some(Mutant::NoRecovery));
         let stats = recovery.as_ref().map(Recovery::stats);
@@ -88,6 +93,7 @@ impl Process {
         let process = Self {
             tasks,
             environment: environment.clone(),
+            store,
             drain,
             app,
             requests: Arc::default(),
@@ -96,12 +102,15 @@ impl Process {
     }
 }
 
+/// The stores as a process reaches them.
+type OpenStores = (AnyStore, SimulatedResults);
+
 /// An application: its drain, its service and its recovery.
 type Application = (Drain, Option<App>, Option<Recovery<AnyStore>>);
 
 /// Returns an application that runs the requests that it accepts.
-fn serve(site: &Site, store: AnyStore, renderer: Renderer) -> Application {
-    let operations = configured(site, Operations::new(store));
+fn serve(site: &Site, (store, results): OpenStores, renderer: Renderer) -> Application {
+    let operations = configured(site, Operations::new(store), results);
     let layer = operations.layer().idempotency(keys()).rerun_if(|_| true);
     let reports = layer.layer(service_fn(move |request| renderer.clone().render(request)));
     let app = app(site, reports, operations.poll_service());
@@ -110,9 +119,9 @@ fn serve(site: &Site, store: AnyStore, renderer: Renderer) -> Application {
 }
 
 /// Returns an application that puts accepted requests into the queue.
-fn accept(site: &Site, store: AnyStore, renderer: Renderer) -> Application {
+fn accept(site: &Site, (store, results): OpenStores, renderer: Renderer) -> Application {
     let operations = Operations::dispatching(store, site.queue.clone());
-    let operations = configured(site, operations);
+    let operations = configured(site, operations, results);
     let layer = operations.layer().idempotency(keys());
     let reports = layer.layer(service_fn(move |request| renderer.clone().render(request)));
     let app = app(site, reports, operations.poll_service());
@@ -121,7 +130,12 @@ fn accept(site: &Site, store: AnyStore, renderer: Renderer) -> Application {
 }
 
 /// Runs requests from the queue.
-fn work(site: &Site, store: AnyStore, renderer: Renderer, environment: &Environment) -> Drain {
+fn work(
+    site: &Site,
+    (store, results): OpenStores,
+    renderer: Renderer,
+    environment: &Environment,
+) -> Drain {
     let reports = service_fn(move |request| {
         let renderer = renderer.clone();
         async move {
@@ -134,6 +148,8 @@ fn work(site: &Site, store: AnyStore, renderer: Renderer, environment: &Environm
     let service = RunService::new(store, reports)
         .lease(LeaseConfig::new(NodeId::new(), LEASE))
         .running_timeout(TIMEOUT)
+        .result_store(results)
+        .result_threshold(RESULT_THRESHOLD)
         .result_limit(RESULT_LIMIT);
     let drain = service.drain_handle();
     let (queue, inner) = (site.queue.clone(), environment.clone());
@@ -153,7 +169,11 @@ fn work(site: &Site, store: AnyStore, renderer: Renderer, environment: &Environm
 }
 
 /// Returns operations with the settings of every node.
-fn configured<D>(site: &Site, operations: Operations<AnyStore, D>) -> Operations<AnyStore, D> {
+fn configured<D>(
+    site: &Site,
+    operations: Operations<AnyStore, D>,
+    results: SimulatedResults,
+) -> Operations<AnyStore, D> {
     operations
         .owner(match site.mutant {
             Some(Mutant::OwnerIgnored) => everybody,
@@ -161,6 +181,8 @@ fn configured<D>(site: &Site, operations: Operations<AnyStore, D>) -> Operations
         })
         .lease(LeaseConfig::new(NodeId::new(), LEASE))
         .running_timeout(TIMEOUT)
+        .result_store(results)
+        .result_threshold(RESULT_THRESHOLD)
         .result_limit(RESULT_LIMIT)
 }
 
@@ -174,7 +196,7 @@ where
     S: Service<Request<BufferedBody>, Response = Response<B>, Error = BoxError>,
     S: Clone + Send + Sync + 'static,
     S::Future: Send,
-    B: http_body::Body<Data = Bytes, Error: fmt::Debug> + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     let polls = polls.mounted_at("/operations").listing();
     let ignores_last_event = site.mutant == Some(Mutant::LastEventIgnored);
@@ -212,10 +234,9 @@ fn everybody(_: &Parts) -> Option<Owner> {
 
 fn boxed<B>(body: B) -> AnswerBody
 where
-    B: http_body::Body<Data = Bytes, Error: fmt::Debug> + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    let is_sound = |error| panic!("a body without errors: {error:?}");
-    UnsyncBoxBody::new(body.map_err(is_sound))
+    UnsyncBoxBody::new(body.map_err(Into::into))
 }
 
 /// Returns a request without its `Last-Event-ID`.

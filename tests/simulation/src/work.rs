@@ -2,19 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::Body;
 use http_body_util::BodyExt;
 use serde::Deserialize;
-use serde_json::json;
 use test_customers::Log;
 use tokio::time::sleep;
 use tower::BoxError;
-use tower_operations::{BufferedBody, OperationHandle, Problem, Progress, testing::TaskGroup};
+use tower_operations::{OperationHandle, Problem, Progress, testing::TaskGroup};
 use tower_operations_conformance::checker::{Entry, RunEntry, RunEvent};
 
-use crate::journal::Journal;
+use crate::{document, journal::Journal, report_body::ReportBody};
 
 /// Renders reports on a node.
 #[derive(Debug, Clone)]
@@ -34,16 +32,16 @@ struct Order {
     #[serde(default)]
     page_ms: u64,
     outcome: Option<String>,
-    /// The size of a document, in bytes.
+    /// The length of a document, in bytes.
     #[serde(default)]
     bytes: usize,
 }
 
 /// A run in progress.
-struct Run<'a> {
-    renderer: &'a Renderer,
+pub(crate) struct Run {
+    renderer: Renderer,
     operation: OperationHandle,
-    title: &'a str,
+    title: String,
     has_ended: bool,
 }
 
@@ -58,7 +56,7 @@ impl Renderer {
     pub(crate) async fn render<B>(
         self,
         request: Request<B>,
-    ) -> Result<Response<BufferedBody>, BoxError>
+    ) -> Result<Response<ReportBody>, BoxError>
     where
         B: Body<Error: Into<BoxError>>,
     {
@@ -72,42 +70,48 @@ impl Renderer {
         let order: Order = serde_json::from_slice(&body)?;
         // Reports also tell a run that its operation has ended, so some runs send none.
         let reports = order.title.bytes().map(usize::from).sum::<usize>() % 3 != 0;
-        let run = self.begin(&operation, &order.title);
+        let run = self.begin(operation.clone(), &order.title);
         for page in 1..=order.pages {
             sleep(Duration::from_millis(order.page_ms)).await;
             if reports {
                 operation.progress(Progress::from_count(page.into(), order.pages.into()));
             }
         }
-        run.end();
-        match order.outcome.as_deref() {
-            Some("problem") => Ok(Problem::new(StatusCode::UNPROCESSABLE_ENTITY)
-                .with_title("Report failed")
-                .into_response()),
-            Some("error") => Err("the printer is out of order".into()),
-            Some(_) => std::panic::panic_any(ORDERED_PANIC),
+        let (document, kind) = match order.outcome.as_deref() {
+            Some("problem") => {
+                run.end();
+                let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY);
+                let response = problem.with_title("Report failed").into_response();
+                return Ok(response.map(ReportBody::from));
+            }
+            Some("error") => {
+                run.end();
+                return Err("the printer is out of order".into());
+            }
+            Some(_) => {
+                run.end();
+                std::panic::panic_any(ORDERED_PANIC)
+            }
             None if order.bytes > 0 => {
-                let document = BufferedBody::from(document(order.bytes));
-                let mut response = Response::new(document);
-                let pdf = http::HeaderValue::from_static("application/pdf");
-                response.headers_mut().insert(CONTENT_TYPE, pdf);
-                Ok(response)
+                let document = document::pdf(&order.title, order.bytes);
+                (document, "application/pdf")
             }
             None => {
-                let report = json!({ "title": order.title, "pages": order.pages });
-                let mut response = Response::new(BufferedBody::from(report.to_string()));
-                let json = http::HeaderValue::from_static("application/json");
-                response.headers_mut().insert(CONTENT_TYPE, json);
-                Ok(response)
+                let report = document::report(&order.title, order.pages);
+                (report, "application/json")
             }
-        }
+        };
+        let mut response = Response::new(ReportBody::new(document, run));
+        let kind = HeaderValue::from_static(kind);
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+        Ok(response)
     }
 
-    fn begin<'a>(&'a self, operation: &OperationHandle, title: &'a str) -> Run<'a> {
+    fn begin(self, operation: OperationHandle, title: &str) -> Run {
         let run = Run {
             renderer: self,
-            operation: operation.clone(),
-            title,
+            operation,
+            title: title.into(),
             has_ended: false,
         };
         run.note(RunEvent::Begin);
@@ -118,19 +122,8 @@ impl Renderer {
 /// The message of a panic that an order asked for.
 pub const ORDERED_PANIC: &str = "a panic was ordered";
 
-/// Returns a document of this size, most of which is no text.
-fn document(bytes: usize) -> Bytes {
-    let mut document = Vec::with_capacity(bytes + 16);
-    document.extend_from_slice(b"%PDF-1.7\n");
-    for number in (0_u32..).take(bytes / 4) {
-        document.extend_from_slice(&number.wrapping_mul(0x9e37_79b9).to_le_bytes());
-    }
-    document.truncate(bytes);
-    document.into()
-}
-
-impl Run<'_> {
-    fn end(mut self) {
+impl Run {
+    pub(crate) fn end(mut self) {
         self.has_ended = true;
         self.note(RunEvent::End);
     }
@@ -143,14 +136,14 @@ impl Run<'_> {
             operation: operation.to_string(),
             attempt: self.operation.attempt(),
             node: (*self.renderer.node).into(),
-            title: self.title.into(),
+            title: self.title.clone(),
             event,
             at: self.renderer.journal.now(),
         }));
     }
 }
 
-impl Drop for Run<'_> {
+impl Drop for Run {
     fn drop(&mut self) {
         if !self.has_ended && !self.renderer.tasks.is_aborted() {
             self.note(RunEvent::Dropped);
@@ -159,8 +152,9 @@ impl Drop for Run<'_> {
 }
 
 /// Returns the answer to a request that met an error and has no operation.
-pub(crate) fn out_of_order(error: &BoxError) -> Response<BufferedBody> {
+pub(crate) fn out_of_order(error: &BoxError) -> Response<ReportBody> {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR)
         .with_detail(error.to_string())
         .into_response()
+        .map(ReportBody::from)
 }

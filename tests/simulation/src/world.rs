@@ -13,10 +13,12 @@ use crate::{
     Mutant,
     engine::{NetworkCounts, NetworkFaults},
     faults::{FaultNumbers, inject},
+    hours::let_hours_pass,
     journal::{Closed, Journal},
     node::{Node, Site},
     process::{ATTEMPTS, LEASE, Role, TIMEOUT},
     queue::{CLAIMED_WITHIN, Queue},
+    results::{Bucket, ResultCounts},
     stores::{StoreKind, Stores},
 };
 
@@ -94,6 +96,10 @@ pub struct Outcome {
     pub counts: Counts,
     /// The faults of the network.
     pub network: NetworkCounts,
+    /// The work and the faults of the result store.
+    pub results: ResultCounts,
+    /// The calls to the result store.
+    pub result_calls: u64,
     /// The number of power failures.
     pub power_failures: u64,
     /// The number of operations that nodes reclaimed.
@@ -116,6 +122,7 @@ pub(crate) struct Nodes {
     /// The number of nodes that answer requests.
     answering: usize,
     pub(crate) stores: Arc<Stores>,
+    pub(crate) results: Arc<Bucket>,
 }
 
 impl Cluster for Nodes {
@@ -219,6 +226,13 @@ async fn run_world(plan: Plan) -> Outcome {
         &mut random,
     );
     let stores = Arc::new(stores);
+    let results = Bucket::new(
+        plan.network,
+        plan.lifetime.skew,
+        &journal,
+        plan.mutant,
+        &mut random,
+    );
     let queue = Queue::new(Random::new(random.next_u64()));
     let nodes = (0..plan.nodes + plan.workers).map(|number| {
         let random = Random::new(random.next_u64());
@@ -233,6 +247,7 @@ async fn run_world(plan: Plan) -> Outcome {
             role,
             journal: Arc::clone(&journal),
             stores: Arc::clone(&stores),
+            results: Arc::clone(&results),
             queue: queue.clone(),
             mutant: plan.mutant,
         };
@@ -242,6 +257,7 @@ async fn run_world(plan: Plan) -> Outcome {
         nodes: nodes.collect(),
         answering: plan.nodes,
         stores: Arc::clone(&stores),
+        results: Arc::clone(&results),
     };
     let (seed, log) = (random.next_u64(), Arc::clone(&journal));
     let world = Arc::new(World::new(cluster, log, seed, plan.operations));
@@ -258,25 +274,30 @@ async fn run_world(plan: Plan) -> Outcome {
         customers.spawn(Customer::new(Arc::clone(&world), number).place_orders());
     }
     let looking = look_after(Arc::clone(&world), plan.lifetime.ttl / 5);
-    let _looking = AbortOnDropHandle::new(tokio::spawn(looking));
+    let looking = AbortOnDropHandle::new(tokio::spawn(looking));
     while let Some(customer) = customers.join_next().await {
         customer.expect(CUSTOMER_PANIC);
     }
     faults.await.expect("the faults are healed");
     confirm(&world).await;
-    for node in &world.cluster.nodes {
-        node.end();
-    }
+    drop(looking);
+    let (log, elapsed) = (journal.close(), journal.elapsed());
+    let network = stores.network().counts();
+    let_hours_pass(&world.cluster, &mut random).await;
 
-    let log = journal.close();
     let violations = log.verdict.violations.iter().map(ToString::to_string);
-    let violations = violations.chain(stores.take_violations()).collect();
+    let violations = violations
+        .chain(stores.take_violations())
+        .chain(results.take_violations())
+        .collect();
     Outcome {
         counts: log.verdict.counts,
-        network: stores.network().counts(),
+        network,
+        results: results.counts(),
+        result_calls: results.calls(),
         power_failures: stores.power_failures(),
         reclaims: world.cluster.nodes.iter().map(Node::reclaims).sum(),
-        elapsed: journal.elapsed(),
+        elapsed,
         violations,
         log,
     }

@@ -25,23 +25,31 @@ fn assert_good(seed: u64, outcome: &Outcome) {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     for world in WORLDS {
-        let digests = [(); 2].map(|()| run(&plan(7, world)).log.digest);
-        assert_eq!(digests[0], digests[1], "{world:?}");
-        assert_ne!(digests[0], run(&plan(8, world)).log.digest, "{world:?}");
+        let [first, second] = [(); 2].map(|()| run(&plan(7, world)));
+        assert_eq!(first.log.digest, second.log.digest, "{world:?}");
+        assert_eq!(first.results, second.results, "{world:?}");
+        assert_ne!(
+            first.log.digest,
+            run(&plan(8, world)).log.digest,
+            "{world:?}"
+        );
     }
 }
 
 #[test]
 fn no_law_is_broken() {
     for world in WORLDS {
-        let (mut reruns, mut canceled) = (0, 0);
+        let (mut reruns, mut canceled, mut killed) = (0, 0, 0);
         for seed in 0..5 {
             let outcome = run(&plan(seed, world));
             assert_good(seed, &outcome);
             let counts = outcome.counts;
             assert!(counts.accepted >= 250 && counts.kills == 6, "{counts:?}");
             (reruns, canceled) = (reruns + counts.reruns, canceled + counts.canceled);
+            let results = outcome.results;
+            assert!(results.finished > 50 && results.deleted > 0, "{results:?}");
+            killed += results.killed_unrecorded + results.killed_halfway;
         }
-        assert!(reruns > 0 && canceled > 0, "{world:?}");
+        assert!(reruns > 0 && canceled > 0 && killed > 0, "{world:?}");
     }
 }

@@ -16,7 +16,10 @@ pub(crate) struct Sum {
 impl Sum {
     pub(crate) fn add(&mut self, outcome: &Outcome) {
         let Outcome {
-            counts, network, ..
+            counts,
+            network,
+            results,
+            ..
         } = outcome;
         let world = [
             ("worlds", 1),
@@ -30,6 +33,26 @@ impl Sum {
             ("lost requests", network.lost_requests),
             ("lost answers", network.lost_answers),
             ("lost notices", network.lost_notices),
+            ("result store calls", outcome.result_calls),
+            ("result store outages", results.outages),
+            ("uploads", results.finished),
+            ("uploads finished late", results.finished_late),
+            ("chunks again", results.repeated_chunks),
+            ("finishes again", results.repeated_finishes),
+            ("halves by kills", results.killed_halfway),
+            ("halves by aborts", results.aborted_halfway),
+            (
+                "kills after an upload, unanswered",
+                results.killed_unrecorded,
+            ),
+            ("kills after an upload, answered", results.killed_recording),
+            (
+                "stops after an upload, unanswered",
+                results.stopped_unrecorded,
+            ),
+            ("result reads", results.reads),
+            ("broken reads", results.broken_reads),
+            ("uploads deleted", results.deleted),
             ("power failures", outcome.power_failures),
             ("reclaims", outcome.reclaims),
             ("reruns", counts.reruns as u64),
