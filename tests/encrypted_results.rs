@@ -4,6 +4,7 @@ use std::{ops::Range, time::SystemTime};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
+use http::HeaderMap;
 use test_support::{encryption::TestKeys, results::MemoryResults};
 use tower_operations::{
     OperationId,
@@ -39,7 +40,7 @@ fn content(length: usize) -> Bytes {
 }
 
 async fn put(results: &impl ResultStore, key: &ResultKey, body: &Bytes) {
-    let mut upload = results.put(key).await.unwrap();
+    let mut upload = results.put(key, &HeaderMap::new()).await.unwrap();
     for chunk in body.chunks(50_000) {
         upload.write(body.slice_ref(chunk)).await.unwrap();
     }
@@ -260,7 +261,11 @@ async fn wrapping_keys_rotate_and_unknown_ones_are_permanent_errors() {
         assert!(!error.is_transient());
     }
     keys.use_key(7);
-    let refused = encrypted.put(&new_key()).await.err().unwrap();
+    let refused = encrypted
+        .put(&new_key(), &HeaderMap::new())
+        .await
+        .err()
+        .unwrap();
     assert!(!refused.is_transient());
 }
 
@@ -269,7 +274,14 @@ async fn a_key_service_that_is_away_is_a_transient_error() {
     let (_, keys, encrypted) = stores();
     let key = new_key();
     keys.fail(1);
-    assert!(encrypted.put(&key).await.err().unwrap().is_transient());
+    assert!(
+        encrypted
+            .put(&key, &HeaderMap::new())
+            .await
+            .err()
+            .unwrap()
+            .is_transient()
+    );
     put(&encrypted, &key, &content(100)).await;
     keys.fail(1);
     assert!(
@@ -305,9 +317,13 @@ impl ResultUpload for PausingUpload {
 }
 
 impl ResultStore for Pausing {
-    fn put<'a>(&'a self, key: &'a ResultKey) -> ResultFuture<'a, Box<dyn ResultUpload>> {
+    fn put<'a>(
+        &'a self,
+        key: &'a ResultKey,
+        header: &'a HeaderMap,
+    ) -> ResultFuture<'a, Box<dyn ResultUpload>> {
         Box::pin(async move {
-            let upload = PausingUpload(self.0.put(key).await?);
+            let upload = PausingUpload(self.0.put(key, header).await?);
             Ok(Box::new(upload) as Box<dyn ResultUpload>)
         })
     }
@@ -334,7 +350,7 @@ async fn calls_that_fail_or_are_dropped_are_repeated() {
     let memory = MemoryResults::default();
     let encrypted = EncryptedResults::new(Pausing(memory.clone()), TestKeys::default());
     let (key, body) = (new_key(), content(5 * CHUNK));
-    let mut upload = encrypted.put(&key).await.unwrap();
+    let mut upload = encrypted.put(&key, &HeaderMap::new()).await.unwrap();
     for (number, chunk) in body.chunks(150_000).enumerate() {
         let chunk = body.slice_ref(chunk);
         // Each repetition gets a little further.
@@ -360,7 +376,7 @@ async fn calls_that_fail_or_are_dropped_are_repeated() {
 #[tokio::test]
 async fn a_dropped_upload_is_aborted() {
     let (memory, _, encrypted) = stores();
-    let mut upload = encrypted.put(&new_key()).await.unwrap();
+    let mut upload = encrypted.put(&new_key(), &HeaderMap::new()).await.unwrap();
     upload.write(content(3 * CHUNK)).await.unwrap();
     assert!(memory.longest_chunk() <= SEALED);
     assert_eq!(memory.uploads(), 1);

@@ -1,5 +1,7 @@
 use std::{fmt, ops::Range};
 
+use http::HeaderMap;
+
 use super::{
     KeyService,
     download::{ByteReader, ChunkSpan, DecryptedChunks},
@@ -13,7 +15,8 @@ use crate::results::{
 /// Encrypts the results of another store, with keys of the application.
 ///
 /// This is envelope encryption: each upload has a data key of its own, which the [`KeyService`] of the
-/// application wraps. This crate brings no cipher: the [`DataKey`] seals and opens chunks.
+/// application wraps. This crate brings no cipher: the [`DataKey`](super::DataKey) seals and opens
+/// chunks.
 ///
 /// # Semantics
 /// * An upload is stored as a header of 4,096 bytes, which has the wrapped key, and sealed chunks. Each
@@ -124,12 +127,16 @@ impl<R, S> fmt::Debug for EncryptedResults<R, S> {
 }
 
 impl<R: ResultStore, S: KeyService> ResultStore for EncryptedResults<R, S> {
-    fn put<'a>(&'a self, key: &'a ResultKey) -> ResultFuture<'a, Box<dyn ResultUpload>> {
+    fn put<'a>(
+        &'a self,
+        key: &'a ResultKey,
+        header: &'a HeaderMap,
+    ) -> ResultFuture<'a, Box<dyn ResultUpload>> {
         Box::pin(async move {
             let (data_key, wrapped) = self.keys.generate_key(key).await?;
-            let header = header::encode(&wrapped)?;
-            let upload = self.results.put(key).await?;
-            let upload = EncryptedUpload::new(upload, key.clone(), data_key, header);
+            let prefix = header::encode(&wrapped)?;
+            let upload = self.results.put(key, header).await?;
+            let upload = EncryptedUpload::new(upload, key.clone(), data_key, prefix);
             Ok(Box::new(upload) as Box<dyn ResultUpload>)
         })
     }

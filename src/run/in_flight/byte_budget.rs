@@ -298,14 +298,14 @@ mod tests {
     #[test]
     fn bytes_count_until_the_last_copy_of_a_body_is_read() {
         let budget = budget(10);
-        let body = budget.count_body(BufferedBody::from(vec![b'x'; 2_000]));
+        let body = budget.count_body(BufferedBody::from(vec![b'x'; 2_000]), 2_000);
         assert_eq!(budget.used(), 2_000);
         let mut copy = body.clone();
         drop(body);
         assert_eq!(budget.used(), 2_000);
         let frame = copy.next_frame();
         assert_eq!((budget.used(), frame.is_some()), (0, true));
-        drop(budget.count_body(BufferedBody::from("short")));
+        drop(budget.count_body(BufferedBody::from("short"), 5));
         assert_eq!(budget.used(), 0);
     }
 }

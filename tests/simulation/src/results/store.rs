@@ -1,5 +1,6 @@
 use std::ops::Range;
 
+use http::HeaderMap;
 use tower_operations::results::{
     ResultChunks, ResultEntries, ResultFuture, ResultKey, ResultStore, ResultUpload,
 };
@@ -7,7 +8,11 @@ use tower_operations::results::{
 use super::{SimulatedResults, upload::SimulatedUpload};
 
 impl ResultStore for SimulatedResults {
-    fn put<'a>(&'a self, key: &'a ResultKey) -> ResultFuture<'a, Box<dyn ResultUpload>> {
+    fn put<'a>(
+        &'a self,
+        key: &'a ResultKey,
+        _: &'a HeaderMap,
+    ) -> ResultFuture<'a, Box<dyn ResultUpload>> {
         Box::pin(async move {
             let fate = self.send_or_panic().await?;
             let number = self.bucket.state().begin(key);
