@@ -76,7 +76,13 @@ fn early_ends() -> Vec<Record<RecordedResponse>> {
     let mut ends = ends();
     ends.retain(|record| {
         let kind = record.operation().failure().and_then(Failure::kind);
-        kind != Some(FailureKind::ResultNotStored)
+        let is_later = |kind| {
+            matches!(
+                kind,
+                FailureKind::ResultNotStored | FailureKind::RequestUnreadable
+            )
+        };
+        !kind.is_some_and(is_later)
     });
     ends
 }
