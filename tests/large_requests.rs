@@ -296,6 +296,36 @@ async fn a_recovery_without_a_result_store_leaves_a_long_request_to_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_recovery_reads_no_request_that_has_no_room_in_memory() {
+    let (store, results) = (MemoryStore::new(), MemoryResults::default());
+    let node = || Operations::new(store.clone()).result_store(results.clone());
+    let never_ready = || {
+        let hang = service_fn(|_: Request<BufferedBody>| {
+            pending::<Result<Response<BufferedBody>, Infallible>>()
+        });
+        ConcurrencyLimit::new(hang, 0)
+    };
+    let first = node();
+    let rerunning = tokio::spawn(first.recovery().rerun_with(never_ready(), 3).run());
+    let layer = first.layer().rerun_if(|_| true).body_limit(10_000_000);
+    post(&layer, content()).await;
+    post(&layer, content()).await;
+    first.drain_handle().drain(Duration::ZERO).await;
+    rerunning.abort();
+
+    let second = node().max_bytes_in_flight(LENGTH * 3 / 2);
+    let recovery = second.recovery().rerun_with(never_ready(), 3);
+    let stats = recovery.stats();
+    let recovering = tokio::spawn(recovery.run());
+    while stats.reclaimed() < 2 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(stats.rerun(), 1);
+    assert!(second.in_flight().bytes <= LENGTH * 3 / 2);
+    recovering.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_long_request_is_read_from_the_result_store_for_a_rerun() {
     for is_raced in [false, true] {
         let (store, results) = (MemoryStore::new(), MemoryResults::default());

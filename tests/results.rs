@@ -383,7 +383,7 @@ async fn recovery_deletes_what_no_operation_names() {
     let gone = end(&store, &deleted).await;
     let written = store.delete(&deleted, gone.stamp().unwrap()).await.unwrap();
     assert!(matches!(written, Written::Done(_)));
-    let old = SystemTime::now() - Duration::from_secs(2 * 60 * 60);
+    let old = SystemTime::now() - Duration::from_secs(3 * 60 * 60);
     let of = |id: &OperationId, token| ResultKey::new(id.clone(), token);
     let kept = of(&named, record.token());
     let late = of(&named, FencingToken::from_number(7));

@@ -87,7 +87,7 @@ async fn redirect<S: Store>(
         return Ok(None);
     };
     let key = ResultKey::new(id.clone(), FencingToken::from_number(uploader));
-    let signed = guarded(results.store.signed_url(&key));
+    let signed = guarded(async { results.store.signed_url(&key).await });
     let signed = Timeout::new(TO_SIGN, signed).await;
     let url = match signed.unwrap_or_else(|_| Err(StoreError::unavailable("no answer in time"))) {
         Ok(None) => return Ok(None),
@@ -173,7 +173,7 @@ async fn open<S: Store>(
     range: Range<u64>,
 ) -> Result<ResultChunks, ApiError> {
     let opened = match &settings.runtime.results {
-        Some(results) => guarded(results.store.get(key, range)).await,
+        Some(results) => guarded(async { results.store.get(key, range).await }).await,
         None => Err(StoreError::refused("this node has no result store")),
     };
     let error = match opened {

@@ -185,24 +185,24 @@ async fn end<R>(
 where
     R: Lease<Output = RecordedResponse>,
 {
-    let (held, of_task) = (lease_handle(record), Arc::clone(node));
+    let (held, node) = (lease_handle(record), Arc::clone(node));
     // The place in flight is kept until the operation is ended, even if its client is answered
     // earlier.
     let until_ended = Arc::clone(admitted);
     let ending = environment::spawn(async move {
-        let node = of_task;
         let ended = retry_until_certain(&node, Some(&held.id), || {
             let outcome = Outcome::failed(FailureKind::NotDispatched);
             node.store.finish(&held.id, held.token, outcome, None)
         });
         // If the store never answers, the lease expires.
-        afterwards(&node.in_flight, until_ended, ended).await.ok()
+        let ended = afterwards(&node.in_flight, until_ended, ended).await.ok();
+        // The client may have been answered meanwhile.
+        if let Some(Written::Done(record)) = &ended {
+            node.ended(record);
+        }
+        ended
     });
     match timeout(at_most, ending).await {
-        Ok(Ok(Some(Written::Done(record)))) => {
-            node.ended(&record);
-            true
-        }
         // The operation is lost to a worker, or an earlier try has ended it.
         Ok(Ok(Some(Written::Lost(record)))) => record.was_not_dispatched(),
         _ => true,

@@ -13,7 +13,8 @@ use crate::store::{StoreError, StoreResult};
 /// way meanwhile.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
-/// Awaits a call of a result store. A store that is silent or panics counts as unavailable.
+/// Awaits a call of a result store. A store that is silent or panics counts as unavailable. The call
+/// is made within the future, since its first part may panic as well.
 pub(crate) async fn guarded<T>(call: impl Future<Output = StoreResult<T>>) -> StoreResult<T> {
     match Timeout::new(PATIENCE, CatchPanic::new(call)).await {
         Ok(Ok(answer)) => answer,

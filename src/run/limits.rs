@@ -19,7 +19,8 @@ pub(crate) struct RunLimits {
 pub(crate) const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// The greatest value of a time limit between the upload of a request and the creation of its
-/// operation. An upload that no operation names is deleted after an hour.
+/// operation. A request that no operation names is deleted after two hours, by clocks that may differ
+/// by an hour.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 
 /// The default of the largest response body that is recorded in a row, in bytes.

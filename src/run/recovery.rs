@@ -238,9 +238,9 @@ fn is_late(record: &Record<RecordedResponse>, limits: &RunLimits) -> bool {
     age.is_some_and(|age| age > limit)
 }
 
-/// Restores the request of a reclaimed operation, admitted on this node. Returns `None` if only
-/// nodes with a result store can read the request: one of them reclaims the operation once the lease
-/// of this node has expired.
+/// Restores the request of a reclaimed operation, admitted on this node. Returns `None` if this node
+/// has no result store to read the request from, or no room for it in memory: a recovery reclaims the
+/// operation again once the lease of this node has expired.
 fn restored<R>(
     node: &Runtime<R>,
     record: &Record<RecordedResponse>,
@@ -254,6 +254,13 @@ fn restored<R>(
     if stored.reference.is_some() && node.results.is_none() {
         let id = record.operation().id();
         tracing::error!(%id, "request in a result store that this node lacks, operation left to others");
+        return Ok(None);
+    }
+    // A body that is in the record is in memory already.
+    let length = stored.body_length();
+    if stored.reference.is_some() && node.in_flight.bytes().fits(length, None).is_err() {
+        let id = record.operation().id();
+        tracing::warn!(%id, length, "no room for the request, operation left to others");
         return Ok(None);
     }
     if let Some(owner) = record.owner() {

@@ -122,7 +122,7 @@ async fn try_read<R>(
 ) -> StoreResult<Bytes> {
     let results = node.results.as_ref();
     let results = results.ok_or_else(|| StoreError::refused("this node has no result store"))?;
-    let chunks = guarded(results.store.get(key, 0..length)).await?;
+    let chunks = guarded(async { results.store.get(key, 0..length).await }).await?;
     let missing = || StoreError::refused("the result store does not have the body");
     let mut chunks = chunks.ok_or_else(missing)?;
     let mut data = Vec::new();

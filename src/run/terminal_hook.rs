@@ -21,11 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// The hook is called after the outcome is durable, at least once for each end: a result, a
 /// failure, a cancel, a time-out, or the end of an operation that was reclaimed. It is called on the
-/// node that wrote the end. Nothing is called if that node dies right then.
+/// node that wrote the end, once that node knows of it. Nothing is called if the node dies right
+/// then, or never learns of its write: the client of a cancel disconnects before the store has
+/// answered, or a write is silent for longer than the lease and takes effect afterwards.
 ///
-/// Each call is a task of its own, so calls run at the same time and in any order. A panic is
-/// logged. A call that takes longer than a minute is dropped. A drain waits for the calls that are
-/// in progress, within its deadline.
+/// Each call is a task of its own, so calls run at the same time and in any order, and a slow hook
+/// has as many tasks as operations end within a minute. A panic is logged. A call that takes longer
+/// than a minute is dropped. A drain waits for the calls that are in progress, within its deadline.
 ///
 /// [`Operations::on_terminal`]: crate::Operations::on_terminal
 pub trait TerminalHook: Send + Sync + 'static {

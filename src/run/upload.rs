@@ -55,7 +55,7 @@ impl Upload {
         let (digest, length) = (Sha256::new_with_prefix(&first), first.len() as u64);
         let begin = async move {
             let upload = loop {
-                match guarded(store.put(&retry.key, &header)).await {
+                match guarded(async { store.put(&retry.key, &header).await }).await {
                     Ok(upload) => break retry.succeeded(upload),
                     Err(error) => retry.pause(error).await?,
                 }
@@ -98,7 +98,7 @@ impl Upload {
         self.call(|mut upload| {
             Box::pin(async move {
                 loop {
-                    match guarded(upload.finish()).await {
+                    match guarded(async { upload.finish().await }).await {
                         Ok(()) => return Ok(retry.succeeded(None)),
                         Err(error) => retry.pause(error).await?,
                     }
@@ -141,7 +141,7 @@ async fn write(
     mut retry: Retry,
 ) -> StoreResult<Option<Box<dyn ResultUpload>>> {
     loop {
-        match guarded(upload.write(chunk.clone())).await {
+        match guarded(async { upload.write(chunk.clone()).await }).await {
             Ok(()) => return Ok(retry.succeeded(Some(upload))),
             Err(error) => retry.pause(error).await?,
         }

@@ -20,8 +20,12 @@ const BATCH: usize = 100;
 const BETWEEN_SWEEPS: Duration = Duration::from_secs(10 * 60);
 
 /// The age of an upload above which it is deleted if no operation names it. A younger one may be
-/// that of an outcome that is being recorded.
+/// that of an outcome that is being recorded. The clock of the result store may differ by almost as
+/// much.
 const ORPHANED: Duration = Duration::from_secs(60 * 60);
+
+/// The same for a request, whose operation is created up to half an hour after the upload.
+const ORPHANED_REQUEST: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Deletes uploads that no operation names. The operation was deleted or has expired, or its holder
 /// had lost it.
@@ -48,12 +52,19 @@ async fn sweep_once<R>(
 where
     R: Lease<Output = RecordedResponse>,
 {
-    let mut entries = results.store.list();
+    let mut entries = guarded(async { Ok(results.store.list()) }).await?;
     let mut orphans = Vec::new();
     // An error about one upload must not keep the others.
     let mut failed = None;
     loop {
-        let entry = guarded_next(&mut entries).await?;
+        // The orphans that were found before an error are deleted.
+        let entry = match guarded_next(&mut entries).await {
+            Ok(entry) => entry,
+            Err(error) => {
+                failed = Some(error);
+                None
+            }
+        };
         let is_last = entry.is_none();
         if let Some(entry) = entry {
             match guarded(is_orphan(node, &entry)).await {
@@ -63,7 +74,7 @@ where
             }
         }
         if orphans.len() >= BATCH || is_last && !orphans.is_empty() {
-            match guarded(results.store.delete(&orphans)).await {
+            match guarded(async { results.store.delete(&orphans).await }).await {
                 Ok(()) => stats.add_swept(orphans.len()),
                 Err(error) => failed = Some(error),
             }
@@ -81,7 +92,11 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     let age = environment::wall_clock().duration_since(entry.finished_at);
-    if age.unwrap_or_default() < ORPHANED {
+    let bound = match entry.key.is_request {
+        true => ORPHANED_REQUEST,
+        false => ORPHANED,
+    };
+    if age.unwrap_or_default() < bound {
         return Ok(false);
     }
     let ResultKey {
