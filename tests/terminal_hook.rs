@@ -226,6 +226,29 @@ async fn a_cancel_whose_answer_is_lost_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cancel_whose_client_disconnects_is_told() {
+    let hangs = Arc::new(AtomicBool::new(false));
+    let is_hanging = Arc::clone(&hangs);
+    let store = Hooked::new(MemoryStore::new(), move |call, when| {
+        let is_now = (call, when) == (Call::ForceFinish, When::After) && is_hanging.load(SeqCst);
+        async move {
+            if is_now {
+                pending::<()>().await;
+            }
+            Ok(())
+        }
+    });
+    let (operations, mut told) = operations(store);
+    let id = accept(&operations, service_fn(hang)).await;
+    hangs.store(true, SeqCst);
+    let cancel = Request::delete(format!("/{id}")).body(()).unwrap();
+    let answer = operations.poll_service().oneshot(cancel);
+    let disconnected = timeout(Duration::from_secs(1), answer).await;
+    assert!(disconnected.is_err());
+    assert_eq!(next(&mut told).await.operation().state(), State::Canceled);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hook_that_panics_or_hangs_harms_nothing() {
     for panics in [true, false] {
         let operations = Operations::new(MemoryStore::new());

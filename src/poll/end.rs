@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use http::{Response, header::ETAG, request::Parts};
 
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep},
+};
 use tracing::Instrument;
 
 use super::{
@@ -20,7 +24,7 @@ use crate::{
     dialect::{ApiError, OnTerminal, Replayed, Shown},
     environment,
     operation::{BufferedBody, OperationId, State},
-    run::retry_until_certain,
+    run::{Runtime, retry_until_certain},
     store::{Reader, Record, Stamp, Store, StoreError, Written},
 };
 
@@ -161,14 +165,17 @@ async fn try_cancel<S: Store>(
                 return Ok(EndAnswer::Deleted);
             }
             (State::Pending | State::Running, _) => {
-                (ends.cancel)(settings.store(), id, stamp, reason).await
+                let mut guard = CancelGuard {
+                    settings,
+                    id,
+                    is_answered: false,
+                };
+                let write = (ends.cancel)(settings.store(), id, stamp, reason).await;
+                guard.is_answered = write.is_ok();
+                write
             }
         };
-        let written = write.map_err(|error| {
-            tell_if_canceled(settings, id);
-            unavailable(settings, Some(id), &error)
-        })?;
-        match written {
+        match write.map_err(|error| unavailable(settings, Some(id), &error))? {
             Written::Done(record) => {
                 settings.runtime.ended(&record);
                 return Ok(EndAnswer::Canceled(record));
@@ -184,23 +191,44 @@ async fn try_cancel<S: Store>(
     ))
 }
 
-/// Calls the terminal hook if the operation was canceled although the answer of the store was lost.
-#[cold]
-fn tell_if_canceled<S: Store>(settings: &Settings<S>, id: &OperationId) {
-    let (node, id) = (Arc::clone(&settings.runtime), id.clone());
-    if node.hook.is_none() {
-        return;
+/// Calls the terminal hook for a cancel whose answer is lost, or whose client went away before the
+/// answer: the store may have canceled the operation.
+struct CancelGuard<'a, S: Store> {
+    settings: &'a Settings<S>,
+    id: &'a OperationId,
+    is_answered: bool,
+}
+
+impl<S: Store> Drop for CancelGuard<'_, S> {
+    fn drop(&mut self) {
+        let node = &self.settings.runtime;
+        if self.is_answered || node.hook.is_none() || Handle::try_current().is_err() {
+            return;
+        }
+        let told = tell_once_canceled(Arc::clone(node), self.id.clone());
+        environment::spawn(told.in_current_span());
     }
-    let told = async move {
+}
+
+/// Calls the terminal hook once the operation is canceled. The cancel may take effect late, so the
+/// operation is looked for until its lease would have expired.
+async fn tell_once_canceled<S: Store>(node: Arc<Runtime<S>>, id: OperationId) {
+    let (begun, term) = (Instant::now(), node.lease().term);
+    loop {
         let reader = Reader::new(None).with_max_body(0);
         let found = retry_until_certain(&node, Some(&id), || node.store.get_for(&id, reader));
-        if let Ok(Some(record)) = found.await
-            && record.operation().state() == State::Canceled
-        {
-            node.tell(&record);
+        match found.await {
+            Ok(Some(record)) if record.operation().state() == State::Canceled => {
+                return node.tell(&record);
+            }
+            Ok(Some(record))
+                if !record.operation().state().is_terminal() && begun.elapsed() < term =>
+            {
+                sleep(term / 10).await;
+            }
+            Ok(_) | Err(_) => return,
         }
-    };
-    environment::spawn(told.in_current_span());
+    }
 }
 
 fn too_late(id: &OperationId, state: State) -> ApiError {

@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The hook is called after the outcome is durable, at least once for each end: a result, a
 /// failure, a cancel, a time-out, or the end of an operation that was reclaimed. It is called on the
 /// node that wrote the end, once that node knows of it. Nothing is called if the node dies right
-/// then, or never learns of its write: the client of a cancel disconnects before the store has
-/// answered, or a write is silent for longer than the lease and takes effect afterwards.
+/// then, or never learns of its write, because a write is silent for longer than the lease and takes
+/// effect afterwards.
 ///
 /// Each call is a task of its own, so calls run at the same time and in any order, and a slow hook
 /// has as many tasks as operations end within a minute. A panic is logged. A call that takes longer
