@@ -1,13 +1,15 @@
 //! Results that are encrypted with keys of the application.
 
-use std::{ops::Range, time::SystemTime};
+use std::{convert::Infallible, ops::Range, time::SystemTime};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use http::HeaderMap;
+use http::{HeaderMap, Request, Response};
+use http_body_util::BodyExt;
 use test_support::{encryption::TestKeys, results::MemoryResults};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    OperationId,
+    BufferedBody, MemoryStore, OperationId, Operations, RequestBody,
     results::{
         ChunkContext, EncryptedResults, ResultEntries, ResultFuture, ResultKey, ResultStore,
         ResultUpload,
@@ -400,4 +402,32 @@ fn contexts_differ_in_nonce_and_associated_data() {
     }
     let nonce = ChunkContext::new(&keys[0], 258, true).nonce();
     assert_eq!(nonce, [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 1]);
+}
+
+/// The result that a client reads is plain, and the stored one is not.
+#[tokio::test]
+async fn an_encrypted_result_is_read_back_whole_and_by_a_range() {
+    let (memory, _, encrypted) = stores();
+    let operations = Operations::new(MemoryStore::new()).result_store(encrypted);
+    let body = content(300_000);
+    let sent = body.clone();
+    let service = service_fn(move |_: Request<RequestBody<BufferedBody>>| {
+        let response = Response::new(BufferedBody::from(sent.clone()));
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let request = Request::post("/reports").body(BufferedBody::default());
+    let accepted = operations.layer().layer(service).oneshot(request.unwrap());
+    let accepted = accepted.await.unwrap();
+    let id = accepted.extensions().get::<OperationId>().unwrap().clone();
+    for (range, expected) in [
+        ("bytes=0-", body.clone()),
+        ("bytes=70000-140000", body.slice(70_000..140_001)),
+    ] {
+        let request = Request::get(format!("/{id}/result?wait=20")).header("range", range);
+        let response = operations.poll_service().oneshot(request.body(()).unwrap());
+        let read = response.await.unwrap().into_body().collect().await.unwrap();
+        assert!(read.to_bytes() == expected);
+    }
+    let stored = stored(&memory);
+    assert!(!stored.windows(100).any(|at| *at == body[..100]));
 }

@@ -176,12 +176,34 @@ async fn every_end_is_told_of_a_store_that_waits() {
 #[tokio::test]
 async fn an_end_is_told_once_it_is_durable() {
     let store = RedbStore::in_memory().unwrap();
-    let (operations, mut told) = operations(store.clone());
+    let (into, mut told) = unbounded_channel();
+    let read = store.clone();
+    let operations = Operations::new(store).on_terminal(move |ended: EndedOperation| {
+        let (store, into) = (read.clone(), into.clone());
+        async move {
+            let found = store.get(ended.operation().id()).await.unwrap().unwrap();
+            into.send(found).unwrap();
+        }
+    });
     let id = accept(&operations, service_fn(done)).await;
+    let found = timeout(PATIENCE, told.recv()).await.unwrap().unwrap();
+    assert_eq!(*found.operation().id(), id);
+    assert_eq!(found.operation().state(), State::Succeeded);
+}
+
+#[tokio::test]
+async fn a_failed_dispatch_is_told() {
+    let (into, mut told) = unbounded_channel();
+    let fails = async |_: QueuedRequest| Err::<(), BoxError>("the queue is away".into());
+    let operations = Operations::dispatching(MemoryStore::new(), fails);
+    let operations = operations.on_terminal(telling(into));
+    let request = Request::post("/reports").body(BufferedBody::default());
+    let service = operations.layer().layer(service_fn(done));
+    let answer = service.oneshot(request.unwrap()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     let ended = next(&mut told).await;
-    assert_eq!(*ended.operation().id(), id);
-    let record = store.get(&id).await.unwrap().unwrap();
-    assert_eq!(record.operation().state(), State::Succeeded);
+    let failure = ended.operation().failure().unwrap();
+    assert_eq!(failure.kind(), Some(FailureKind::NotDispatched));
 }
 
 #[tokio::test]

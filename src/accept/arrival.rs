@@ -164,21 +164,22 @@ where
         new.method = Some(self.request.parts.method.clone());
         new.name = self.policy.name.clone();
         new.lease = Some(self.lease());
-        if !self.is_kept {
-            return Creation::new(new, is_fresh);
+        let mut creation = Creation::new(new, is_fresh);
+        if self.is_kept {
+            self.keep_request(&mut creation);
         }
-        let length = self.request.body.data().len() as u64;
+        creation
+    }
+
+    /// Adds the stored form of the request, or the upload of its body if that is long.
+    fn keep_request(&self, creation: &mut Creation) {
+        let (request, length) = (&self.request, self.request.body.data().len() as u64);
         match &self.node.results {
             Some(results) if length > results.threshold => {
-                let upload = self.policy.upload(&self.request, results, &new.id);
-                let mut creation = Creation::new(new, is_fresh);
+                let upload = self.policy.upload(request, results, &creation.new.id);
                 creation.upload = upload.map(Arc::new);
-                creation
             }
-            _ => {
-                new = new.with_request(self.policy.stored_form(&self.request));
-                Creation::new(new, is_fresh)
-            }
+            _ => creation.new.set_request(self.policy.stored_form(request)),
         }
     }
 

@@ -59,7 +59,7 @@ impl Creation {
 
     /// Drops the request, which the store has, or which is not needed.
     pub(super) fn drop_request(&mut self) {
-        self.new.drop_request();
+        self.new.set_request(None);
         self.upload = None;
     }
 
@@ -144,7 +144,7 @@ impl Creation {
         if let Some(upload) = &self.upload {
             // Boxed, since this is rarely needed.
             let stored = Box::pin(self.upload_request(upload, node, policy)).await?;
-            self.new = self.new.clone().with_request(Some(stored));
+            self.new.set_request(Some(stored));
         }
         let mut begun = None;
         loop {

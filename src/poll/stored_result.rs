@@ -18,7 +18,7 @@ use crate::{
     dialect::{Action, ApiError},
     operation::{BufferedBody, OperationId, RecordedResponse},
     results::{ResultChunks, ResultKey, StoredBody},
-    run::{Timeout, guarded},
+    run::{guarded, guarded_for},
     store::{FencingToken, Store, StoreError},
 };
 
@@ -87,9 +87,8 @@ async fn redirect<S: Store>(
         return Ok(None);
     };
     let key = ResultKey::new(id.clone(), FencingToken::from_number(uploader));
-    let signed = guarded(async { results.store.signed_url(&key).await });
-    let signed = Timeout::new(TO_SIGN, signed).await;
-    let url = match signed.unwrap_or_else(|_| Err(StoreError::unavailable("no answer in time"))) {
+    let signed = guarded_for(TO_SIGN, async { results.store.signed_url(&key).await });
+    let url = match signed.await {
         Ok(None) => return Ok(None),
         Ok(Some(url)) => url.to_string(),
         Err(error) => {

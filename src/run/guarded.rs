@@ -16,7 +16,15 @@ const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// Awaits a call of a result store. A store that is silent or panics counts as unavailable. The call
 /// is made within the future, since its first part may panic as well.
 pub(crate) async fn guarded<T>(call: impl Future<Output = StoreResult<T>>) -> StoreResult<T> {
-    match Timeout::new(PATIENCE, CatchPanic::new(call)).await {
+    guarded_for(PATIENCE, call).await
+}
+
+/// Awaits a call of a result store for at most `limit`, as [`guarded`] does.
+pub(crate) async fn guarded_for<T>(
+    limit: Duration,
+    call: impl Future<Output = StoreResult<T>>,
+) -> StoreResult<T> {
+    match Timeout::new(limit, CatchPanic::new(call)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(panicked)) => {
             panicked.forget();

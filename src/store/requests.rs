@@ -140,9 +140,7 @@ impl NewOperation {
     /// Sets the data needed to rerun the operation. It is kept while the operation is live.
     #[must_use]
     pub fn with_request(mut self, request: Option<Bytes>) -> Self {
-        if request.is_some() || self.rare.is_some() {
-            self.rare().request = request;
-        }
+        self.set_request(request);
         self
     }
 
@@ -153,10 +151,10 @@ impl NewOperation {
         self
     }
 
-    /// Drops the data for a rerun, which the store has.
-    pub(crate) fn drop_request(&mut self) {
-        if let Some(rare) = &mut self.rare {
-            rare.request = None;
+    /// Sets the data for a rerun, or drops it.
+    pub(crate) fn set_request(&mut self, request: Option<Bytes>) {
+        if request.is_some() || self.rare.is_some() {
+            self.rare().request = request;
         }
     }
 

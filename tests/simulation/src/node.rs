@@ -172,13 +172,7 @@ impl Node {
         let begin = self.site.journal.now();
         process.tasks.suspend();
         sleep(pause).await;
-        self.site.stores.network().resume(self.site.number);
-        process.tasks.resume();
-        self.site.journal.add(&Entry::Away(Away {
-            node: Some((*self.site.name).into()),
-            begin,
-            end: self.site.journal.now(),
-        }));
+        self.go_on(&process, begin);
     }
 
     /// Stops the process for less than a lease after it finished an upload, before it records the
@@ -195,6 +189,11 @@ impl Node {
         // The other node waits for this.
         let _ = stopped.send(());
         sleep(SHORT_STOP).await;
+        self.go_on(&process, begin);
+    }
+
+    /// Continues a process that was stopped at `begin`.
+    fn go_on(&self, process: &Process, begin: u64) {
         self.site.stores.network().resume(self.site.number);
         process.tasks.resume();
         self.site.journal.add(&Entry::Away(Away {
