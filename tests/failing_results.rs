@@ -1,4 +1,5 @@
-//! Result stores that panic in the first part of a call, and lists that break off.
+//! Result stores that panic in the first part of a call or in the middle of a body, that fall silent,
+//! and lists that break off.
 
 use std::{
     convert::Infallible,
@@ -14,7 +15,8 @@ use futures_util::{StreamExt, stream};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use test_support::results::MemoryResults;
-use tower::{Layer, ServiceExt, service_fn};
+use tokio::time::timeout;
+use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_operations::{
     BufferedBody, MemoryStore, OperationId, Operations, RequestBody,
     results::{ResultChunks, ResultEntries, ResultFuture, ResultKey, ResultStore, ResultUpload},
@@ -28,6 +30,17 @@ const LENGTH: usize = 300_000;
 struct Panicking {
     results: MemoryResults,
     panics: Arc<AtomicUsize>,
+    /// What follows the first chunk of a body.
+    rest: Rest,
+}
+
+/// What follows the first chunk of a body.
+#[derive(Clone, Copy, Default)]
+enum Rest {
+    #[default]
+    Body,
+    Silence,
+    Panic,
 }
 
 impl Panicking {
@@ -55,7 +68,22 @@ impl ResultStore for Panicking {
         range: Range<u64>,
     ) -> ResultFuture<'a, Option<ResultChunks>> {
         self.call();
-        self.results.get(key, range)
+        let rest = self.rest;
+        let all = self.results.get(key, range);
+        Box::pin(async move {
+            let chunks = all.await?;
+            Ok(chunks.map(|chunks| -> ResultChunks {
+                match rest {
+                    Rest::Body => chunks,
+                    Rest::Silence => Box::pin(chunks.take(1).chain(stream::pending())),
+                    Rest::Panic => Box::pin(
+                        chunks
+                            .take(1)
+                            .chain(stream::poll_fn(|_| panic!("on purpose"))),
+                    ),
+                }
+            }))
+        })
     }
 
     fn delete<'a>(&'a self, keys: &'a [ResultKey]) -> ResultFuture<'a, ()> {
@@ -70,22 +98,56 @@ impl ResultStore for Panicking {
     }
 }
 
+/// Returns the service of a long response.
+fn long_response() -> impl Service<
+    Request<RequestBody<BufferedBody>>,
+    Response = Response<BufferedBody>,
+    Error = Infallible,
+    Future: Send,
+> + Clone
++ Send
++ 'static {
+    service_fn(async |_: Request<RequestBody<BufferedBody>>| {
+        Ok(Response::new(BufferedBody::from(vec![7; LENGTH])))
+    })
+}
+
+/// Accepts a request for a long response, and returns the request for its result.
+async fn accepted(operations: &Operations<MemoryStore>) -> Request<()> {
+    let request = Request::post("/reports").body(BufferedBody::default());
+    let layered = operations.layer().layer(long_response());
+    let accepted = layered.oneshot(request.unwrap()).await.unwrap();
+    let id = accepted.extensions().get::<OperationId>().unwrap();
+    let result = Request::get(format!("/{id}/result?wait=30"));
+    result.body(()).unwrap()
+}
+
+/// A store that falls silent or panics in the middle of a body ends the response, and does not
+/// leave the client waiting.
+#[tokio::test(start_paused = true)]
+async fn a_body_whose_store_fails_in_the_middle_breaks_off() {
+    for rest in [Rest::Silence, Rest::Panic] {
+        let results = Panicking {
+            rest,
+            ..Panicking::default()
+        };
+        let operations = Operations::new(MemoryStore::new()).result_store(results);
+        let request = accepted(&operations).await;
+        let response = operations.poll_service().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let read = timeout(Duration::from_secs(6 * 60), response.into_body().collect());
+        assert!(read.await.expect("the body ends").is_err());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_panic_before_there_is_a_future_counts_as_unavailable() {
     let results = Panicking::default();
     let operations = Operations::new(MemoryStore::new()).result_store(results.clone());
     results.panics.store(3, SeqCst);
-    let service = service_fn(async |_: Request<RequestBody<BufferedBody>>| {
-        Ok::<_, Infallible>(Response::new(BufferedBody::from(vec![7; LENGTH])))
-    });
-    let request = Request::post("/reports").body(BufferedBody::default());
-    let accepted = operations.layer().layer(service).oneshot(request.unwrap());
-    let accepted = accepted.await.unwrap();
-    let id = accepted.extensions().get::<OperationId>().unwrap().clone();
+    let request = accepted(&operations).await;
     let result = async || {
-        let request = Request::get(format!("/{id}/result?wait=30"))
-            .body(())
-            .unwrap();
+        let request = request.clone();
         let response = operations.poll_service().oneshot(request).await.unwrap();
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();

@@ -18,7 +18,7 @@ use crate::{
     dialect::{Action, ApiError},
     operation::{BufferedBody, OperationId, RecordedResponse},
     results::{ResultChunks, ResultKey, StoredBody},
-    run::{guarded, guarded_for},
+    run::{guarded, guarded_chunks, guarded_for},
     store::{FencingToken, Store, StoreError},
 };
 
@@ -176,7 +176,7 @@ async fn open<S: Store>(
         None => Err(StoreError::refused("this node has no result store")),
     };
     let error = match opened {
-        Ok(Some(chunks)) => return Ok(chunks),
+        Ok(Some(chunks)) => return Ok(guarded_chunks(chunks)),
         Ok(None) => StoreError::refused("the result store does not have it"),
         Err(error) if error.is_transient() => {
             return Err(unavailable(settings, Some(&key.id), &error));

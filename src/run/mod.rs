@@ -125,7 +125,7 @@ pub use dispatch::Dispatch;
 pub(crate) use dispatcher::{DispatchRequest, Dispatcher};
 pub use drain::{Drain, DrainReport};
 use guarded::guarded_next;
-pub(crate) use guarded::{guarded, guarded_for};
+pub(crate) use guarded::{guarded, guarded_chunks, guarded_for};
 pub use handle::{NotAccepted, OperationHandle};
 pub(crate) use handler::Handler;
 pub use in_flight::InFlightStats;
