@@ -2,7 +2,10 @@
 //!
 //! ```not_rust
 //! TMPDIR=/dev/shm cargo bench -p system-benches --bench growth
+//! TMPDIR=/dev/shm cargo bench -p system-benches --bench growth -- RedbStore RedisStore
 //! ```
+//!
+//! Arguments name the stores to measure; without any, all are measured.
 //!
 //! `TMPDIR` names the folder of the durable stores. A folder in memory avoids waits for a
 //! disk, which take the same time under any load and hide the growth.
@@ -26,15 +29,22 @@ use self::load::Load;
 
 #[tokio::main]
 async fn main() {
+    // cargo adds an argument of its own.
+    let named: Vec<_> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
+    let is_measured = |store: &str| named.is_empty() || named.iter().any(|name| name == store);
     let memory = async || {
         MemoryStore::new()
             .max_operations(usize::MAX)
             .max_bytes(usize::MAX)
     };
     // The number of calls makes a stable median, and the factor fits into a minute.
-    slopes::print("MemoryStore", memory, Load::calls(2_000).more(100)).await;
-
-    {
+    if is_measured("MemoryStore") {
+        slopes::print("MemoryStore", memory, Load::calls(2_000).more(100)).await;
+    }
+    if is_measured("RedbStore") {
         let folder = private::Folder::new("growth");
         let number = std::sync::atomic::AtomicU32::new(0);
         let open = async || {
@@ -44,7 +54,7 @@ async fn main() {
         };
         slopes::print("RedbStore", open, Load::calls(300).more(100)).await;
     }
-    {
+    if is_measured("PostgresStore") {
         let server = postgres::Postgres::start().await;
         let pool = sqlx::postgres::PgPoolOptions::new()
             .max_connections(16)
@@ -62,7 +72,7 @@ async fn main() {
         };
         slopes::print("PostgresStore", connect, Load::calls(300).more(30)).await;
     }
-    {
+    if is_measured("RedisStore") {
         let server = redis::Redis::start().await;
         let number = std::sync::atomic::AtomicU32::new(0);
         let connect = async || {
