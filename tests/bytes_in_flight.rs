@@ -16,7 +16,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use test_support::hooked::{Call, Hooked, When};
+use test_support::{
+    hooked::{Call, Hooked, When},
+    results::MemoryResults,
+};
 use tokio::sync::{Semaphore, mpsc};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_operations::{
@@ -391,6 +394,58 @@ async fn a_result_that_waits_for_its_store_is_counted() {
         ),
         (0, 0)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_memory_of_an_upload_is_counted() {
+    let (may_read, may_answer) = (Arc::new(Semaphore::new(1)), no_permits());
+    let results = MemoryResults::default();
+    results.buffer(40_000);
+    let operations = Operations::new(MemoryStore::new())
+        .result_store(results.clone())
+        .result_threshold(9_000)
+        .max_bytes_in_flight(100_000);
+    let service = operations.layer().layer(reader(&may_read, &may_answer));
+    let send = |length| service.clone().oneshot(post(whole([length])));
+    let bytes = || operations.in_flight().bytes;
+
+    assert_eq!(send(10).await.unwrap().status(), StatusCode::ACCEPTED);
+    settle().await;
+    assert_eq!(bytes(), 0, "the handler has not answered yet");
+    may_answer.add_permits(1);
+    settle().await;
+    assert_eq!((bytes(), results.uploads()), (40_000, 1));
+    assert_eq!(send(50_000).await.unwrap().status(), StatusCode::ACCEPTED);
+    let (_, body) = text(send(10_001).await.unwrap()).await;
+    assert!(body.contains(IN_ALL), "{body}");
+    results.fail(usize::MAX);
+    may_answer.add_permits(1);
+    settle().await;
+    assert_eq!(bytes(), 100_000, "a chunk is being written");
+    results.fail(0);
+    may_answer.add_permits(1);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!((bytes(), results.keys().len()), (50_000, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_memory_of_the_upload_of_a_request_is_counted() {
+    const LENGTH: usize = 2_000_000;
+    let (may_read, may_answer) = (no_permits(), no_permits());
+    let results = MemoryResults::default();
+    results.buffer(40_000);
+    // The beginning and the first of two chunks.
+    results.fail_after(2);
+    let operations = Operations::new(MemoryStore::new()).result_store(results.clone());
+    let layer = operations.layer().rerun_if(|_| true);
+    let service = layer.layer(reader(&may_read, &may_answer));
+    let accepted = tokio::spawn(service.oneshot(post(whole([LENGTH]))));
+    settle().await;
+    assert_eq!(operations.in_flight().bytes, LENGTH + 40_000);
+    results.fail(0);
+    let accepted = accepted.await.unwrap().unwrap();
+    assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+    assert_eq!(operations.in_flight().bytes, LENGTH);
 }
 
 #[tokio::test(start_paused = true)]

@@ -87,6 +87,21 @@ fn source(error: &StoreError) -> String {
 }
 
 #[tokio::test]
+async fn an_upload_counts_its_chunk_and_the_bytes_of_the_other_store() {
+    let (memory, _, encrypted) = stores();
+    memory.buffer(1_000_000);
+    let mut upload = encrypted.put(&new_key(), &HeaderMap::new()).await.unwrap();
+    assert_eq!(upload.buffered(), HEADER, "the header is not written yet");
+    upload.write(content(100)).await.unwrap();
+    assert_eq!(upload.buffered(), 1_000_100);
+    upload.write(content(CHUNK)).await.unwrap();
+    assert_eq!(upload.buffered(), 1_000_100);
+    memory.fail(1);
+    upload.write(content(CHUNK - 100)).await.unwrap_err();
+    assert_eq!(upload.buffered(), 1_000_000 + CHUNK + 16);
+}
+
+#[tokio::test]
 async fn every_range_around_the_edges_of_chunks_is_read() {
     for length in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK + 5] {
         let (memory, keys, encrypted) = stores();

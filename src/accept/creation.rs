@@ -185,7 +185,8 @@ impl Creation {
         node: &Runtime<R>,
         policy: &Policy,
     ) -> Result<Bytes, Refusal> {
-        let stored = unless_over(node, upload.finish(policy.create_timeout)).await?;
+        let stored = upload.finish(policy.create_timeout, node.in_flight.bytes());
+        let stored = unless_over(node, stored).await?;
         stored.map_err(|error| {
             let (id, error) = (&self.new.id, error.report());
             tracing::error!(%id, error, "request body not stored, request refused");

@@ -262,7 +262,9 @@ impl<R, D> Operations<R, D> {
     /// the [`body_limit`](crate::AsyncAcceptLayer::body_limit).
     ///
     /// A request body of more than a kibibyte counts until the service reads or drops it. A result
-    /// counts from its first byte until it is recorded. Results are never refused, so they may
+    /// counts from its first byte until it is recorded. Of a body that goes to a [result
+    /// store](Self::result_store), the chunk that is being written counts, and what the upload has
+    /// [in memory](crate::results::ResultUpload::buffered). Results are never refused, so they may
     /// exceed the bound. Half of the bound is left to bodies, however many results there are.
     ///
     /// Heads of requests and responses, copies that a store encodes, and answers to polls do not

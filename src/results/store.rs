@@ -79,6 +79,14 @@ pub trait ResultUpload: Send {
     /// Ends the upload. It is durable and visible when the future returns. After a transient error
     /// the call is repeated.
     fn finish(&mut self) -> ResultFuture<'_, ()>;
+
+    /// Returns the number of bytes that the upload has in memory between two calls, 0 by default.
+    ///
+    /// They count in [`max_bytes_in_flight`](crate::Operations::max_bytes_in_flight), beside the
+    /// chunk that is being written. The number is asked for after each write.
+    fn buffered(&self) -> usize {
+        0
+    }
 }
 
 /// A finished upload.

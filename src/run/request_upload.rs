@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Runtime, Timeout, guarded, guarded_next,
+    in_flight::ByteBudget,
     run_context::RunContext,
     stored_request::BodyReference,
     upload::{Retry, Upload},
@@ -48,26 +49,28 @@ impl RequestUpload {
     /// Uploads the body within this time, and returns the stored form of the request.
     ///
     /// Each try to create the operation has an upload of its own: that of an earlier try may be old
-    /// enough to be deleted.
-    pub(crate) async fn finish(&self, limit: Duration) -> StoreResult<Bytes> {
-        match Timeout::new(limit, self.upload()).await {
+    /// enough to be deleted. What an upload has in memory counts in the budget, beside the body.
+    pub(crate) async fn finish(&self, limit: Duration, budget: &ByteBudget) -> StoreResult<Bytes> {
+        match Timeout::new(limit, self.upload(budget)).await {
             Ok(stored) => stored,
             Err(_) => Err(StoreError::unavailable("no answer in time")),
         }
     }
 
-    async fn upload(&self) -> StoreResult<Bytes> {
+    async fn upload(&self, budget: &ByteBudget) -> StoreResult<Bytes> {
         let token = FencingToken::random();
         let key = ResultKey::of_request(self.id.clone(), token);
         let mut rest = self.body.data().clone();
         let mut next_chunk = || rest.split_to(rest.len().min(CHUNK));
         let store = Arc::clone(&self.store);
         let mut upload = Upload::begin(store, key, HeaderMap::new(), next_chunk());
+        let mut counted = budget.result_bytes(0);
         loop {
             poll_fn(|context| upload.poll_ready(context)).await?;
             if upload.is_over() {
                 break;
             }
+            counted.set(upload.buffered());
             match next_chunk() {
                 end if end.is_empty() => upload.finish(),
                 chunk => upload.write(chunk),

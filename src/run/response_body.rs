@@ -92,10 +92,11 @@ where
             return Poll::Ready(Err(rules.too_large()));
         }
         loop {
-            if let Some(upload) = this.upload
-                && !ready!(poll_upload(upload, &rules, context))?
-            {
-                break;
+            if let Some(upload) = this.upload {
+                if !ready!(poll_upload(upload, &rules, context))? {
+                    break;
+                }
+                this.counted.set(upload.buffered());
             }
             match ready!(this.body.as_mut().poll_frame(context)) {
                 Some(Ok(frame)) => match this.upload {
@@ -204,7 +205,7 @@ fn upload_frame(
     if upload.length() + data.len() as u64 > limit {
         return Err(BodyTooLarge);
     }
-    counted.set(data.len());
+    counted.add(data.len());
     upload.write(data);
     Ok(())
 }

@@ -113,6 +113,14 @@ impl Upload {
         }
     }
 
+    /// Returns the number of bytes that the store has in memory, unless it is called right now.
+    pub(crate) fn buffered(&self) -> usize {
+        match &self.state {
+            UploadState::Ready(upload) => upload.buffered(),
+            UploadState::Busy(_) | UploadState::Over => 0,
+        }
+    }
+
     /// Returns whether the upload has ended.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.state, UploadState::Over)

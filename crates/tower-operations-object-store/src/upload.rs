@@ -24,6 +24,9 @@ pub(super) struct ObjectUpload {
     /// The begin of the next part. Chunks are copied, since many short ones would take more memory
     /// than their bytes.
     next: BytesMut,
+    /// A body of a single part, once it is complete. It stays until it is put, so that a call which
+    /// fails or is dropped can be repeated.
+    whole: Bytes,
     /// The number of bytes that were taken from a chunk whose write has not succeeded.
     taken: usize,
     /// The number of bytes of the parts before.
@@ -50,6 +53,7 @@ impl ObjectUpload {
             path,
             attributes,
             next: BytesMut::new(),
+            whole: Bytes::new(),
             taken: 0,
             uploaded: 0,
             is_uploading: false,
@@ -94,9 +98,12 @@ impl ObjectUpload {
 
     async fn complete(&mut self) -> StoreResult<()> {
         if let Parts::None = self.parts {
-            let body = Bytes::copy_from_slice(&self.next);
+            if self.whole.is_empty() {
+                self.whole = self.next.split().freeze();
+            }
+            let body = self.whole.clone().into();
             let options = self.attributes.clone().into();
-            let put = self.objects.put_opts(&self.path, body.into(), options);
+            let put = self.objects.put_opts(&self.path, body, options);
             put.await.map_err(store_error)?;
         } else {
             if !self.next.is_empty() {
@@ -172,6 +179,10 @@ impl ResultUpload for ObjectUpload {
                 _ => self.complete().await,
             }
         })
+    }
+
+    fn buffered(&self) -> usize {
+        self.next.len() + self.whole.len()
     }
 }
 

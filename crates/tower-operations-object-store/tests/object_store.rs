@@ -90,6 +90,22 @@ async fn chunks_of_any_length_become_parts_of_one_length() {
 }
 
 #[tokio::test]
+async fn an_upload_has_at_most_one_part_in_memory() {
+    const MIB: usize = 1 << 20;
+    let results = ObjectResults::new(Arc::new(InMemory::new()), "results");
+    let key = ResultKey::new(OperationId::new(), FencingToken::from_number(1));
+    let mut upload = results.put(&key, &HeaderMap::new()).await.unwrap();
+    assert_eq!(upload.buffered(), 0);
+    for (chunk, buffered) in [(1, 1), (7, 8), (1, 1), (17, 2)] {
+        let chunk = Bytes::from(vec![7; chunk * MIB]);
+        upload.write(chunk).await.unwrap();
+        assert_eq!(upload.buffered(), buffered * MIB);
+    }
+    upload.finish().await.unwrap();
+    assert_eq!(upload.buffered(), 0);
+}
+
+#[tokio::test]
 async fn objects_of_others_are_not_listed() {
     let objects = Arc::new(InMemory::new());
     let results = ObjectResults::new(objects.clone(), "results");

@@ -112,4 +112,9 @@ impl<K: DataKey> ResultUpload for EncryptedUpload<K> {
             self.inner.finish().await
         })
     }
+
+    fn buffered(&self) -> usize {
+        let sealed = self.sealed.as_ref().map_or(0, Bytes::len);
+        self.plain.len() + sealed + self.inner.buffered()
+    }
 }

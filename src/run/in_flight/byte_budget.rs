@@ -177,7 +177,8 @@ impl Drop for BodyBytes {
     }
 }
 
-/// The bytes of a result, which count until they are dropped. They are never refused.
+/// The bytes of a result, or of an upload to a result store, which count until they are dropped. They
+/// are never refused.
 #[derive(Debug)]
 pub(crate) struct ResultBytes<'a> {
     budget: &'a ByteBudget,

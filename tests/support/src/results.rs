@@ -33,12 +33,16 @@ struct Inside {
     stored: Mutex<BTreeMap<String, (Bytes, SystemTime)>>,
     /// The number of calls that fail from now on, and whether a repetition may succeed.
     failures: AtomicUsize,
+    /// The number of calls that succeed before.
+    successes: AtomicUsize,
     is_refusing: Mutex<bool>,
     /// Whether URLs are signed.
     signs: AtomicBool,
     /// The header of the last upload.
     header: Mutex<HeaderMap>,
     uploads: AtomicUsize,
+    /// The number of bytes that each upload with a chunk says it has in memory.
+    buffered: AtomicUsize,
     longest_chunk: AtomicUsize,
     reads: AtomicUsize,
 }
@@ -49,6 +53,12 @@ impl MemoryResults {
         self.0.failures.store(calls, SeqCst);
     }
 
+    /// Makes all calls of uploads and reads but the next ones fail transiently.
+    pub fn fail_after(&self, calls: usize) {
+        self.0.successes.store(calls, SeqCst);
+        self.fail(usize::MAX);
+    }
+
     /// Makes every call of uploads and reads fail for good.
     pub fn refuse(&self) {
         *self.0.is_refusing.lock().unwrap() = true;
@@ -57,6 +67,11 @@ impl MemoryResults {
     /// Makes the store sign URLs.
     pub fn sign(&self) {
         self.0.signs.store(true, SeqCst);
+    }
+
+    /// Makes each upload say, from its first chunk on, that it has so many bytes in memory.
+    pub fn buffer(&self, bytes: usize) {
+        self.0.buffered.store(bytes, SeqCst);
     }
 
     /// Returns the header of the upload that was begun last.
@@ -107,8 +122,12 @@ impl MemoryResults {
         if *self.0.is_refusing.lock().unwrap() {
             return Err(StoreError::refused("no room"));
         }
-        let failed = |calls: usize| calls.checked_sub(1);
-        match self.0.failures.fetch_update(SeqCst, SeqCst, failed) {
+        let one_less = |calls: usize| calls.checked_sub(1);
+        let successes = &self.0.successes;
+        if successes.fetch_update(SeqCst, SeqCst, one_less).is_ok() {
+            return Ok(());
+        }
+        match self.0.failures.fetch_update(SeqCst, SeqCst, one_less) {
             Ok(_) => Err(StoreError::unavailable("away")),
             Err(_) => Ok(()),
         }
@@ -221,5 +240,12 @@ impl ResultUpload for MemoryUpload {
             self.results.insert(&self.key, body, SystemTime::now());
             Ok(())
         })
+    }
+
+    fn buffered(&self) -> usize {
+        match self.body.is_empty() {
+            true => 0,
+            false => self.results.0.buffered.load(SeqCst),
+        }
     }
 }
