@@ -1,5 +1,6 @@
 //! Tests on a disk that fails on demand.
 
+mod counted_file;
 mod damaged;
 mod dump;
 mod failing;

@@ -12,10 +12,13 @@ use tower_operations::{
 
 const LARGE: usize = 8 * 1024 * 1024;
 
-const OPERATIONS: usize = 12;
+const OPERATIONS: usize = 100;
 
-/// Larger than the answer of a store that reads heads alone, and much smaller than a result.
-const HEADS: usize = 64 * 1024;
+/// More than the head of an operation takes, and much less than a result, in bytes.
+const HEAD: usize = 64 * 1024;
+
+/// More than the heads of all operations take, and less than a result.
+const LIST: usize = 1024 * 1024;
 
 /// Asserts that lists and polls of operations with large results read only heads, and that a
 /// request for a result reads it. `cost` returns the calls since its last use and the number of
@@ -26,31 +29,37 @@ where
     C: std::fmt::Debug,
 {
     let small = create_ended(&store, 100).await;
-    let mut large = small.clone();
+    let mut all = Vec::new();
     for _ in 0..OPERATIONS {
-        large = create_ended(&store, LARGE).await;
+        all.push(create_ended(&store, LARGE).await.to_string());
     }
+    let large = &all[0];
     let operations = Operations::new(store.clone());
     let plain = operations.poll_service().listing();
     let google = operations.clone().dialect(Google::default());
     let durable = operations.clone().dialect(DurableFunctions::default());
-    let dialects = [
-        &plain,
-        &google.poll_service().listing(),
-        &durable.poll_service().listing(),
-    ];
-    let heads = dialects.into_iter().flat_map(|polls| {
-        let paths = ["/".to_owned(), format!("/{large}")];
-        paths.map(|path| (polls, path, None, HEADS))
+    let google = google.poll_service().listing();
+    let durable = durable.poll_service().listing();
+    let lists = [(&plain, "limit"), (&google, "pageSize"), (&durable, "top")];
+    let lists = lists.map(|(polls, parameter)| {
+        let path = format!("/?{parameter}={OPERATIONS}");
+        (polls, path, None, LIST)
     });
     let others = [
-        (&plain, format!("/{large}?wait=1"), None, HEADS),
-        (&plain, format!("/{large}/events"), None, HEADS),
-        (&plain, format!("/{small}"), None, HEADS),
-        (&plain, format!("/{small}/result"), Some(100), HEADS),
+        (&plain, format!("/{large}"), None, HEAD),
+        (&google, format!("/{large}"), None, HEAD),
+        (&durable, format!("/{large}"), None, HEAD),
+        (&plain, format!("/{large}?wait=1"), None, HEAD),
+        (&plain, format!("/{large}/events"), None, HEAD),
+        (&plain, format!("/{small}"), None, HEAD),
+        (&plain, format!("/{small}/result"), Some(100), HEAD),
         (&plain, format!("/{large}/result"), Some(LARGE), 2 * LARGE),
     ];
-    for (polls, path, length, reads) in heads.chain(others) {
+    // The first page that another one follows reads the secret of cursors.
+    let page = Request::get("/?limit=1").body(()).unwrap();
+    let page = plain.clone().oneshot(page).await.unwrap();
+    assert_eq!(page.status(), StatusCode::OK);
+    for (polls, path, length, reads) in lists.into_iter().chain(others) {
         cost();
         let request = Request::get(&*path).body(()).unwrap();
         let response = polls.clone().oneshot(request).await.unwrap();
@@ -59,6 +68,11 @@ where
         let (calls, bytes) = cost();
         assert!(bytes < reads && body.len() < reads, "{path}: {bytes} bytes");
         assert!(calls.len() <= 1, "{path}: {calls:?}");
+        if reads == LIST {
+            let text = String::from_utf8_lossy(&body);
+            let missing = all.iter().find(|id| !text.contains(id.as_str()));
+            assert_eq!(missing, None, "{path}");
+        }
         if let Some(length) = length {
             assert_eq!(body, vec![b'a'; length], "{path}");
         }
