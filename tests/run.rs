@@ -369,17 +369,31 @@ async fn an_outcome_is_retried_until_the_store_accepts_it() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outcome_that_the_store_refuses_fails_the_operation() {
-    let tries = Arc::new(AtomicUsize::new(0));
-    let store = Hooked::new(MemoryStore::new(), move |call, when| {
-        let first = (call, when) == (Call::Finish, When::Before) && tries.fetch_add(1, SeqCst) == 0;
-        std::future::ready(match first {
-            true => Err(StoreError::refused("too large for a row")),
-            false => Ok(()),
-        })
-    });
-    let setup = Setup::new(store);
-    let id = setup.accept(respond).await;
-    setup.assert_failed(&id, FailureKind::ResultTooLarge).await;
+    let limit = "The store of operations takes at most 4096 bytes as one value.";
+    for (has_limit, reason) in [
+        (true, limit),
+        (false, "The store of operations refused it."),
+    ] {
+        let error = move || match has_limit {
+            true => StoreError::too_large(4_097, 4_096),
+            false => StoreError::refused("secret"),
+        };
+        let tries = AtomicUsize::new(0);
+        let store = Hooked::new(MemoryStore::new(), move |call, when| {
+            let is_finish = (call, when) == (Call::Finish, When::Before);
+            std::future::ready(match is_finish && tries.fetch_add(1, SeqCst) == 0 {
+                true => Err(error()),
+                false => Ok(()),
+            })
+        });
+        let setup = Setup::new(store);
+        let id = setup.accept(respond).await;
+        setup.assert_failed(&id, FailureKind::ResultTooLarge).await;
+        let ended = setup.wait_for_end(&id).await;
+        let detail = ended.problem().unwrap().detail().unwrap();
+        let remedy = "The application can set a result store.";
+        assert_eq!(detail, format!("{reason} {remedy}"));
+    }
 }
 
 #[tokio::test(start_paused = true)]

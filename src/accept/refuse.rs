@@ -80,7 +80,9 @@ impl Refusal {
         match error {
             StoreError::Full => Some(Self::StoreFull),
             StoreError::FullForOwner => Some(Self::StoreFullForOwner),
-            StoreError::Unavailable(_) | StoreError::Refused(_) => None,
+            StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::TooLarge { .. } => {
+                None
+            }
         }
     }
 

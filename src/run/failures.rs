@@ -14,12 +14,32 @@ pub(super) fn too_large(
     has_results: bool,
 ) -> Outcome<RecordedResponse> {
     tracing::error!(%id, limit, "response above the limit, not recorded");
-    let kind = FailureKind::ResultTooLarge;
     let remedy = match has_results {
         true => "The application can raise its result limit.",
         false => "The application can raise its result limit, or set a result store.",
     };
-    let problem = Problem::from(kind).with_detail(format!("The limit is {limit} bytes. {remedy}"));
+    too_large_because(format!("The limit is {limit} bytes. {remedy}"))
+}
+
+/// Returns the outcome of a response that the store of operations refuses for good.
+#[cold]
+pub(super) fn refused_by_store(error: &StoreError, has_results: bool) -> Outcome<RecordedResponse> {
+    let reason = match error {
+        StoreError::TooLarge { limit, .. } => {
+            format!("The store of operations takes at most {limit} bytes as one value.")
+        }
+        _ => "The store of operations refused it.".into(),
+    };
+    let remedy = match has_results {
+        true => "The application can lower its result threshold.",
+        false => "The application can set a result store.",
+    };
+    too_large_because(format!("{reason} {remedy}"))
+}
+
+fn too_large_because(detail: String) -> Outcome<RecordedResponse> {
+    let kind = FailureKind::ResultTooLarge;
+    let problem = Problem::from(kind).with_detail(detail);
     Outcome::Failed(Failure::from(problem).with_kind(Some(kind)))
 }
 

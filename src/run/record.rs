@@ -1,16 +1,16 @@
 //! Recording outcomes.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
 };
 
 use super::{
-    RunOutcome, Runtime, catch_panic::catch_panic, persist::retry_until_certain_for,
-    run_context::RunContext, span::has_subscriber,
+    RunOutcome, Runtime, catch_panic::catch_panic, failures::refused_by_store,
+    persist::retry_until_certain_for, run_context::RunContext, span::has_subscriber,
 };
 use crate::{
-    operation::{FailureKind, OperationId, Outcome, RecordedResponse},
+    operation::{OperationId, Outcome, RecordedResponse},
     store::{Lease, StoreError, Written},
 };
 
@@ -100,13 +100,16 @@ where
     let finish = |outcome: Outcome<RecordedResponse>| {
         (node.store).finish(id, work.token(), outcome, progress.clone())
     };
+    // The outcome without its body, once the store has refused it. Each try has the same one.
+    let bare = OnceLock::new();
     // Whether a bare outcome was tried whose result is unknown.
     let in_doubt = AtomicBool::new(false);
     // Boxed, since this is rarely needed.
-    let finish_bare = || {
+    let finish_bare = |bare: &Outcome<RecordedResponse>| {
+        let bare = bare.clone();
         Box::pin(async {
             in_doubt.store(true, Relaxed);
-            let answer = finish(Outcome::failed(FailureKind::ResultTooLarge)).await;
+            let answer = finish(bare).await;
             in_doubt.store(
                 matches!(&answer, Err(error) if error.is_transient()),
                 Relaxed,
@@ -115,8 +118,8 @@ where
         })
     };
     let written = retry_until_certain_for(node, work, || async {
-        if in_doubt.load(Relaxed) {
-            match finish_bare().await {
+        if let Some(bare) = bare.get().filter(|_| in_doubt.load(Relaxed)) {
+            match finish_bare(bare).await {
                 Err(error) if !error.is_transient() => {}
                 answer => return answer,
             }
@@ -124,10 +127,11 @@ where
         match finish(outcome.clone()).await {
             Err(error) if !error.is_transient() => {
                 tracing::error!(%id, error = error.report(), "outcome refused by the store");
-                let bare = finish_bare().await;
+                let bare = bare.get_or_init(|| refused_by_store(&error, node.results.is_some()));
+                let answer = finish_bare(bare).await;
                 match refused.fetch_add(1, Relaxed) + 1 < refusals {
-                    true => bare.map_err(StoreError::unavailable),
-                    false => bare,
+                    true => answer.map_err(StoreError::unavailable),
+                    false => answer,
                 }
             }
             answer => answer,

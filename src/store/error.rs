@@ -27,6 +27,16 @@ pub enum StoreError {
     /// The store refused the call. A retry would be refused too.
     #[error("the store refused")]
     Refused(#[source] BoxError),
+    /// A value is above a limit of the store. A retry would be refused too. If the value is an
+    /// outcome, its operation fails as `result-too-large`, and the problem says the limit.
+    #[error("{length} bytes are more than the {limit} bytes that the store takes as one value")]
+    #[non_exhaustive]
+    TooLarge {
+        /// The length of the value in bytes.
+        length: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
 }
 
 impl StoreError {
@@ -40,12 +50,18 @@ impl StoreError {
         Self::Refused(source.into())
     }
 
+    /// Returns the error of a value that is above a limit of the store, both in bytes.
+    #[must_use]
+    pub fn too_large(length: usize, limit: usize) -> Self {
+        Self::TooLarge { length, limit }
+    }
+
     /// Returns whether a retry can help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unavailable(_) | Self::Full | Self::FullForOwner => true,
-            Self::Refused(_) => false,
+            Self::Refused(_) | Self::TooLarge { .. } => false,
         }
     }
 

@@ -95,7 +95,8 @@ pub trait Repository: Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if it is not known whether the write happened,
-    /// [`StoreError::Refused`] if the store cannot store this outcome.
+    /// [`StoreError::TooLarge`] if the outcome is above a limit of the store, and
+    /// [`StoreError::Refused`] if the store cannot store this outcome for another reason.
     fn finish(
         &self,
         id: &OperationId,

@@ -83,7 +83,7 @@ fn is_large(head: &[u8], body: Option<&[u8]>) -> bool {
 
 fn fits(value: &[u8]) -> StoreResult<()> {
     match value.len() > LARGEST {
-        true => Err(Unexpected::TooLarge(value.len()).into()),
+        true => Err(StoreError::too_large(value.len(), LARGEST)),
         false => Ok(()),
     }
 }
@@ -282,4 +282,17 @@ fn columns(held: &[LeaseHandle]) -> (Vec<String>, Vec<i64>) {
 
 fn count(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_above_the_limit_of_a_field_is_refused_with_the_limit() {
+        assert!(fits(&[7; 100]).is_ok());
+        let error = fits(&vec![0; LARGEST + 1]).unwrap_err();
+        let limit = "536870913 bytes are more than the 536870912 bytes that the store takes";
+        assert!(error.report().starts_with(limit) && !error.is_transient());
+    }
 }

@@ -54,8 +54,6 @@ pub enum PostgresError {
 /// An error that the store detects itself.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unexpected {
-    #[error("a value of {0} bytes is more than a field can hold")]
-    TooLarge(usize),
     #[error("the server has become a standby")]
     Standby,
     #[error("a key that stands for {0:?}")]
@@ -155,6 +153,7 @@ pub(super) fn copy_of(error: &StoreError) -> StoreError {
         StoreError::Refused(source) => StoreError::Refused(copy(&**source)),
         StoreError::Full => StoreError::Full,
         StoreError::FullForOwner => StoreError::FullForOwner,
+        StoreError::TooLarge { length, limit, .. } => StoreError::too_large(*length, *limit),
         other => StoreError::unavailable(other.report()),
     }
 }

@@ -25,7 +25,7 @@ use super::{
 };
 
 /// The largest value that a server accepts by default, in bytes.
-const LARGEST: usize = 512 << 20;
+pub(super) const LARGEST: usize = 512 << 20;
 
 /// The number of connections for commands. The server reads about 16 KiB at a time from each
 /// connection, and writes to its disk between two rounds.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tower_operations::store::StoreError;
 
+use super::connection::LARGEST;
+
 /// The reason why a Redis or Valkey server cannot keep operations.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -88,6 +90,7 @@ impl From<StoreError> for RedisError {
         match error {
             StoreError::Refused(source) => Self::Refused(source),
             StoreError::Unavailable(source) => Self::Unavailable(source),
+            error @ StoreError::TooLarge { .. } => Self::Refused(error.into()),
             other => Self::Unavailable(other.into()),
         }
     }
@@ -130,6 +133,7 @@ impl AnswerError {
             Self::Server(error) if is_refusal(&error) => StoreError::refused(error),
             Self::Server(error) => StoreError::unavailable(error),
             Self::Own(fault @ RedisFault::Late(_)) => StoreError::unavailable(fault),
+            Self::Own(RedisFault::TooLarge(length)) => StoreError::too_large(length, LARGEST),
             Self::Own(fault) => StoreError::refused(fault),
         }
     }
@@ -162,4 +166,19 @@ fn server_error(error: &::redis::RedisError) -> Option<(String, String)> {
     let (_, first) = errors.first()?;
     let text = first.details().unwrap_or_default();
     Some((first.code().to_owned(), text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_above_the_limit_of_the_server_is_refused_with_the_limit() {
+        let error = AnswerError::Own(RedisFault::TooLarge(600 << 20)).into_store_error();
+        let StoreError::TooLarge { length, limit, .. } = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!((length, limit), (600 << 20, 512 << 20));
+        assert!(!error.is_transient());
+    }
 }
