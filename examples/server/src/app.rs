@@ -35,18 +35,8 @@ impl Args {
             return self.front(queue, address).await;
         }
         let store = self.open(&self.store).await?;
-        let operations = self.operations(Operations::new(store), address)?;
-        let operations = match self.result_limit {
-            Some(limit) => operations.result_limit(limit),
-            None => operations,
-        };
-        let operations = match &self.results {
-            Some(results) => {
-                let results = results.open().await.map_err(AppError::Results)?;
-                operations.result_store(results)
-            }
-            None => operations,
-        };
+        let operations = Operations::new(store);
+        let operations = self.operations(operations, address).await?;
         let layer = self.route(operations.layer());
         let mut layer = match self.accept {
             Acceptance::Always => layer,
@@ -91,7 +81,8 @@ impl Args {
         let store = self.open(&queue.store()).await?;
         let dispatch = queue.connect().await.map_err(AppError::Queue)?;
         let dispatch = dispatch.dispatch(self.claimed_within);
-        let operations = self.operations(Operations::dispatching(store, dispatch), address)?;
+        let operations = Operations::dispatching(store, dispatch);
+        let operations = self.operations(operations, address).await?;
         let mut layer = self.route(operations.layer());
         if is_preferred {
             layer = layer.when_preferred();
@@ -115,12 +106,18 @@ impl Args {
     }
 
     /// Applies the settings that the layer and the poll service share.
-    fn operations<D>(
+    async fn operations<D>(
         &self,
-        operations: Operations<AnyStore, D>,
+        mut operations: Operations<AnyStore, D>,
         address: SocketAddr,
     ) -> Result<Operations<AnyStore, D>, AppError> {
-        let operations = operations
+        if let Some(limit) = self.long_results.result_limit {
+            operations = operations.result_limit(limit);
+        }
+        if let Some(results) = self.long_results.open().await.map_err(AppError::Results)? {
+            operations = operations.result_store(results);
+        }
+        operations = operations
             .lease(LeaseConfig::new(
                 // Every start of the process is another node.
                 NodeId::named(format!("{} {}", self.node, process::id())),

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Parser, ValueEnum, builder::ArgPredicate};
 
-use crate::{dialects::DialectKind, queue::QueueUrl, results::ResultsKind, stores::StoreKind};
+use crate::{dialects::DialectKind, queue::QueueUrl, results::LongResults, stores::StoreKind};
 
 /// A slow service whose requests are accepted at once.
 #[derive(Parser)]
@@ -86,16 +86,8 @@ pub struct Args {
     /// The largest request body.
     #[arg(long, value_name = "BYTES", default_value_t = 2 * 1024 * 1024)]
     pub body_limit: usize,
-    /// The largest response body that is recorded; 8 MiB by default, and no limit with `--results`.
-    #[arg(long, value_name = "BYTES")]
-    pub result_limit: Option<u64>,
-    /// Where results of more than 256 KiB are kept: `file:FOLDER`, or
-    /// `s3://BUCKET/PREFIX?endpoint=URL&region=REGION`, of which all but the bucket can be left out.
-    /// The credentials are those of the environment, such as `AWS_ACCESS_KEY_ID`. By default such
-    /// results are kept with their operations.
-    #[arg(long, value_name = "RESULTS")]
-    #[arg(conflicts_with("queue"))]
-    pub results: Option<ResultsKind>,
+    #[command(flatten)]
+    pub long_results: LongResults,
     /// How long a drain waits for running operations.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub drain: Duration,

@@ -64,7 +64,8 @@
 //! operations.
 //!
 //! With `--queue postgres://…` or `redis://…` accepted requests run in `workers worker`
-//! processes on that queue (see `examples/workers`).
+//! processes on that queue (see `examples/workers`). With `--results`, give the same value to the
+//! workers: they read long requests from there, and upload long results.
 //!
 //! SIGTERM or Ctrl-C drains: no new work is accepted, running operations may finish,
 //! and polls are answered meanwhile. A second signal ends the process at once.

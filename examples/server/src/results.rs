@@ -18,6 +18,30 @@ const PREFIX: &str = "results";
 /// The time-out of the first call to a bucket.
 const FIRST_CALL: Duration = Duration::from_secs(10);
 
+// The options of a process that records results. A doc comment would be its description.
+#[derive(clap::Args)]
+pub struct LongResults {
+    /// The largest response body that is recorded; 8 MiB by default, and no limit with `--results`.
+    #[arg(long, value_name = "BYTES")]
+    pub result_limit: Option<u64>,
+    /// Where results of more than 256 KiB are kept, and such requests that are stored: `file:FOLDER`,
+    /// or `s3://BUCKET/PREFIX?endpoint=URL&region=REGION`, of which all but the bucket can be left
+    /// out. The credentials are those of the environment, such as `AWS_ACCESS_KEY_ID`. By default
+    /// they are kept with their operations. All processes on a store need the same value.
+    #[arg(long, value_name = "RESULTS")]
+    pub results: Option<ResultsKind>,
+}
+
+impl LongResults {
+    /// Opens the store of results, if there is one.
+    pub async fn open(&self) -> Result<Option<ObjectResults>, BoxError> {
+        match &self.results {
+            Some(results) => results.open().await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
 /// Where long results are kept.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ResultsKind {
@@ -139,7 +163,7 @@ fn endpoint(text: &str) -> Result<Url, String> {
 
 impl ResultsKind {
     /// Opens the store of results. A folder is created if it does not exist.
-    pub async fn open(&self) -> Result<ObjectResults, BoxError> {
+    async fn open(&self) -> Result<ObjectResults, BoxError> {
         match self {
             Self::Folder(path) => {
                 fs::create_dir_all(path)?;

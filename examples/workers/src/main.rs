@@ -29,6 +29,15 @@
 //! seconds, and run on another worker, where they succeed at the second attempt. A front
 //! accepts all options of `server` (`workers front --help`).
 //!
+//! With `--results file:FOLDER` or `--results s3://BUCKET`, the same for the front and every worker,
+//! requests and results of more than 256 KiB go there and not through the queue:
+//!
+//! ```not_rust
+//! $W front --queue $Q --results file:results &
+//! $W worker --queue $Q --results file:results --name one &
+//! curl -s 127.0.0.1:3000/reports -d '{"title":"Q3","format":"pdf","bytes":100000000}'
+//! ```
+//!
 //! SIGTERM or Ctrl-C drains a worker: the worker takes no more reports, finishes running
 //! ones if there is time, and releases the rest to the other workers.
 
@@ -47,7 +56,7 @@ enum Command {
     /// Answers HTTP, and puts accepted reports into the queue.
     Front(Box<cli::Args>),
     /// Takes reports from the queue and renders them.
-    Worker(worker::Args),
+    Worker(Box<worker::Args>),
 }
 
 #[tokio::main]

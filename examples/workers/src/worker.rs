@@ -9,6 +9,7 @@ use server::{
     dialects::DialectKind,
     queue::QueueUrl,
     reports::{self, Renderer},
+    results::LongResults,
     runs::Runs,
     serve::{Signals, print_line, print_report},
 };
@@ -46,9 +47,8 @@ pub(crate) struct Args {
     /// How long an operation is kept after it ended.
     #[arg(long, value_name = "SECONDS", default_value = "86400", value_parser = seconds)]
     ttl: Duration,
-    /// The largest response body that is recorded.
-    #[arg(long, value_name = "BYTES", default_value_t = 8 * 1024 * 1024)]
-    result_limit: u64,
+    #[command(flatten)]
+    long_results: LongResults,
     /// How long a drain waits for running operations.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     drain: Duration,
@@ -104,12 +104,20 @@ pub(crate) async fn work(args: &Args) -> Result<(), BoxError> {
 
     // Every start of the process is another node.
     let name = format!("{}-{}", args.name, process::id());
-    let service = RunService::new(store, app);
+    let mut service = RunService::new(store, app);
+    if let Some(limit) = args.long_results.result_limit {
+        service = service.result_limit(limit);
+    }
+    let results = args.long_results.open().await;
+    let results =
+        results.map_err(|error| format!("the store of results cannot be opened: {error}"))?;
+    if let Some(results) = results {
+        service = service.result_store(results);
+    }
     let drain = service.drain_handle();
     let service = service
         .lease(LeaseConfig::new(NodeId::named(name.clone()), args.lease))
-        .running_timeout(args.timeout)
-        .result_limit(args.result_limit);
+        .running_timeout(args.timeout);
     let worker = ApalisWorker::new(service).concurrency(args.concurrency as usize);
     let engine = Engine { queue, name };
     let mut signals = Signals::new()?;

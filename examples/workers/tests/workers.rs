@@ -1,10 +1,11 @@
 //! The `workers` example on PostgreSQL and on Redis: fronts that accept requests, and
 //! workers that run them, with a queue of apalis in between.
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
 use http::StatusCode;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use test_support::{
     client::Client,
@@ -175,6 +176,50 @@ async fn an_operation_canceled_while_pending_never_starts(url: String) {
     assert_eq!(client.wait_for_end(&canceled).await["state"], "canceled");
 }
 
+/// Returns the names of the files below a folder.
+fn files(path: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => found.push(path.display().to_string()),
+        }
+    }
+    found
+}
+
+/// A long request waits in the folder until a worker reads it, and the long result comes back from
+/// there.
+async fn long_requests_and_results_go_through_a_folder(url: String) {
+    const LENGTH: usize = 20_000_000;
+    let folder = Folder::new("workers-results");
+    let path = folder.join("results");
+    let results = ["--results", &format!("file:{}", path.display())];
+    let front = ["--listen", "127.0.0.1:0", "--queue", &url];
+    let front = Example::start_in("server", &[&front[..], &results].concat(), &[]).await;
+    let front = front.unwrap();
+    let client = Client::new(front.url());
+    let notes = "long ".repeat(200_000);
+    let order = json!({"title": "Q3", "format": "pdf", "bytes": LENGTH, "notes": notes});
+    let operation = client.post_accepted("/reports", order.to_string()).await;
+    let stored = files(&path);
+    assert!(stored.len() == 1 && stored[0].ends_with(".request"));
+    assert!(fs::metadata(&stored[0]).unwrap().len() > 1_000_000);
+
+    let worker = ["worker", "--queue", &url, "--name", "one"];
+    let worker = [&worker[..], &results].concat();
+    let worker = Example::start_until("workers", &worker, &[], "working as ").await;
+    let _worker = worker.unwrap();
+    assert_eq!(client.wait_for_end(&operation).await["state"], "succeeded");
+    let result = client.get(&format!("{operation}/result")).await;
+    assert_eq!(result.body().len(), LENGTH);
+    let digest = Sha256::digest(result.body());
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(result.header("x-checksum"), digest);
+    assert_eq!(files(&path).len(), 2);
+}
+
 macro_rules! on_postgres_and_redis {
     ($($law:ident),* $(,)?) => {
         mod on_postgres {
@@ -201,6 +246,7 @@ on_postgres_and_redis!(
     a_drained_worker_loses_no_operation,
     a_poison_request_exhausts_its_attempts,
     an_operation_canceled_while_pending_never_starts,
+    long_requests_and_results_go_through_a_folder,
 );
 
 /// The tables of the engine, accessed directly.
