@@ -242,7 +242,7 @@ fn an_unpolled_waiter_is_woken_by_a_notification() {
 fn conclude(gate: &Gate, succeeds: impl Fn(usize) -> bool) -> (bool, Vec<bool>) {
     let mut continues = Vec::new();
     loop {
-        match gate.returned() {
+        match gate.try_answer() {
             AfterReturn::Answer => return (true, continues),
             AfterReturn::Nobody => return (false, continues),
             AfterReturn::Create => {
@@ -317,7 +317,7 @@ fn a_signal_and_a_timer_request_one_create_and_wake_the_task() {
         assert!(gate.created(true));
         assert_eq!(signal.join().unwrap(), Ok(()));
         timer.join().unwrap();
-        assert_eq!(gate.returned(), AfterReturn::Nobody);
+        assert_eq!(gate.try_answer(), AfterReturn::Nobody);
         assert!(!gate.client_left());
         // A further signal is already accepted.
         assert_eq!(block_on(gate.accept()), Ok(()));
@@ -364,7 +364,7 @@ fn a_signal_gets_a_failure_before_the_call_returns() {
         block_on(gate.creation_requested());
         assert!(gate.created(false));
         assert_eq!(signal.join().unwrap(), Err(AcceptDenied::Failed));
-        assert_eq!(gate.returned(), AfterReturn::Answer);
+        assert_eq!(gate.try_answer(), AfterReturn::Answer);
     });
 }
 
@@ -378,7 +378,7 @@ fn a_call_is_dropped_once_if_its_client_leaves_during_a_failing_create() {
         // before.
         let continues = gate.created(false);
         assert_eq!(client.join().unwrap(), continues);
-        assert_eq!(gate.returned(), AfterReturn::Nobody);
+        assert_eq!(gate.try_answer(), AfterReturn::Nobody);
     });
 }
 
@@ -390,7 +390,7 @@ fn a_client_that_leaves_during_a_successful_create_drops_nothing() {
         let client = spawn_leave(&gate);
         assert!(gate.created(true));
         assert!(!client.join().unwrap());
-        assert_eq!(gate.returned(), AfterReturn::Nobody);
+        assert_eq!(gate.try_answer(), AfterReturn::Nobody);
     });
 }
 

@@ -1,4 +1,4 @@
-//! A complete request, and the way that it takes.
+//! An admitted request, and the way that it takes once its body is complete.
 
 use std::sync::Arc;
 
@@ -28,7 +28,8 @@ use crate::{
     tower_util::MapRequest,
 };
 
-/// An admitted request, with everything that is needed to create its operation.
+/// An admitted request, with everything that is needed to create its operation. Its body is empty
+/// until it was collected; a streamed body is never a part of it.
 pub(super) struct Arrival<S, R> {
     pub(super) inner: S,
     pub(super) node: Arc<Runtime<R>>,
@@ -50,8 +51,8 @@ impl<S, R> Arrival<S, R>
 where
     R: Lease<Output = RecordedResponse>,
 {
-    /// Continues with the complete body: submits the request now, or races its call once the
-    /// key is certain to be free.
+    /// Continues with the complete body: submits the request, or races its call. The key is
+    /// reserved before if something comes before the create.
     pub(super) fn proceed<B>(mut self, body: BufferedBody) -> AcceptStep<S, R, B>
     where
         S: Inner<B>,
@@ -76,7 +77,7 @@ where
         }
     }
 
-    /// Continues with a key that is certain to be free.
+    /// Continues without a key, with a key that the create takes, or with a reserved one.
     pub(super) fn proceed_with<B>(
         self,
         creation: Creation,

@@ -238,9 +238,9 @@ impl Creation {
         Err(Refusal::Unavailable)
     }
 
-    /// Returns whether an id that the client chose is unused. If the id is that of an
-    /// operation of another request, the inner service must not be called.
-    pub(super) async fn is_free<R>(
+    /// Refuses an id that the client chose if another request has an operation of this id: the
+    /// inner service must not be called then.
+    pub(super) async fn refuse_taken_id<R>(
         &self,
         node: &Runtime<R>,
         patience: Duration,

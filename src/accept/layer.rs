@@ -86,6 +86,10 @@ impl<R> AsyncAcceptLayer<R> {
     /// Gives the inner service this much time to answer directly. After that time the request is
     /// accepted, and the same call continues in the background.
     ///
+    /// The time begins with the complete request, so it includes the wait for a key and for a
+    /// service that is not ready. If the operation cannot be created when the time is over, the
+    /// client gets the direct answer, when it comes.
+    ///
     /// A client can shorten the time with `Prefer: wait=N` (RFC 7240, section 4.3). If the
     /// client disconnects before the time is over, the call is dropped, provided that the server
     /// notices: hyper does not notice that an HTTP/1.1 client with a pipelined request has

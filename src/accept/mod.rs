@@ -7,16 +7,16 @@
 //!    and so do requests to the operations themselves.
 //! 2. **Admission**: past the bound on requests in flight, the answer is 503 with `Retry-After`.
 //! 3. **Body**: the body is collected, up to a limit (413) and within a time (408).
-//! 4. **Idempotency**, if the application turns it on: a missing or malformed key is 400, and
-//!    a repetition gets the answer of the first request.
-//! 5. **Creation**: the operation is written to the store. If the store fails, the answer is
-//!    503 with `Retry-After`, and the inner service is not called.
+//! 4. **Idempotency**, if the application turns it on: a missing or malformed key is 400.
+//! 5. **Creation**: the operation is written to the store. A repetition finds the operation of
+//!    the first request by its key, and gets its answer. If the store fails, the answer is 503 with
+//!    `Retry-After`, and the inner service is not called.
 //! 6. **Run**: the work continues in a task of its own, and the 202 is sent.
 //!
 //! [After](AsyncAcceptLayer::after) a time and [when
 //! signaled](AsyncAcceptLayer::when_signaled), the inner service is called before step 5,
-//! which follows when the time is over or the handler signals; see [which mode to
-//! choose](crate::guide::modes).
+//! which follows when the time is over or the handler signals. A repetition is found out before
+//! that call. See [which mode to choose](crate::guide::modes).
 //!
 //! From step 5 on nothing depends on the client: dropping the response future at any point
 //! leaves either no operation or one that ends.
@@ -41,24 +41,30 @@
 //! # Reading the code
 //! A request that is accepted at once takes six files, in this order:
 //!
-//! 1. `service.rs` classifies and admits the request.
-//! 2. `future.rs` is the response: one step at a time, each an arm of one enum.
-//! 3. `arrival.rs` has the complete request, and decides which way it takes.
-//! 4. `submission.rs` creates the operation and starts its run, here or through a dispatcher.
-//! 5. `creation.rs` asks the store until its answer is certain.
+//! 1. `service.rs` admits the request. `policy.rs` and `mode.rs` decide whether it is accepted.
+//! 2. `future.rs` is the response: one step at a time, each an arm of one enum. The first step
+//!    collects the body, with `request_body.rs`.
+//! 3. `arrival.rs` decides which way the complete request takes.
+//! 4. `submission.rs` has the operation created, and starts its run, here or through a dispatcher.
+//! 5. `creation.rs` creates the operation: at once in a store that never waits, otherwise in a task,
+//!    where it asks until the answer of the store is certain.
 //! 6. `responder.rs` writes the 202.
 //!
-//! The run itself is `operate` in [`run`](crate::run). `reservation.rs` looks a key up between 3
-//! and 4. A request [after](AsyncAcceptLayer::after) a time or [when
-//! signaled](AsyncAcceptLayer::when_signaled) goes from 3 to `race.rs`, whose `RaceCreator` calls
-//! `creation.rs` when `run/race` asks for the operation.
+//! The run itself is `operate` in [`run`](crate::run). The operation takes its key in step 5.
+//! `reservation.rs` reserves the key between 3 and 4 only where something comes before the create:
+//! a race, a look at an id that the client chose, or an upload.
+//!
+//! A request [after](AsyncAcceptLayer::after) a time or [when
+//! signaled](AsyncAcceptLayer::when_signaled) goes from 3 to `race.rs`, the client's end of the race.
+//! Its call runs in `run/race`, which asks `race_creator.rs` for the operation; that calls
+//! `creation.rs`. If the call ends first, `direct_answer.rs` stores its answer under the key.
 
 mod arrival;
 mod body;
 mod creation;
+mod direct_answer;
 mod disown;
 mod drain_over;
-mod early;
 mod future;
 mod idempotency;
 mod in_doubt;

@@ -1,4 +1,5 @@
-//! The choice between a direct answer and an operation.
+//! The choice between a direct answer and an operation, and the fields of the response that report
+//! it.
 
 use std::time::Duration;
 

@@ -17,7 +17,7 @@ use super::{
     RequestBody, ResponseBody,
     arrival::Arrival,
     creation::Creation,
-    early::completed,
+    direct_answer::store_direct_answer,
     future::AcceptResponse,
     inner::Inner,
     lent_body::RemainingBody,
@@ -132,7 +132,8 @@ impl<C, E> RacedCall<Response<C>, E> {
             }
             let (id, reserved) = (creator.id(), creator.take_reserved());
             let limit = policy.run.kept_answer_limit(node.results.is_some());
-            let result = completed(&id, end, reserved, &policy, &node.in_flight, limit).await;
+            let result =
+                store_direct_answer(&id, end, reserved, &policy, &node.in_flight, limit).await;
             match &result {
                 RaceResult::Ended(RaceEnd::ShutDown) => node.in_flight.refused(),
                 _ => node.in_flight.answered(),

@@ -51,19 +51,21 @@ where
         }
     };
     let result = match reserved {
-        Ok(ReserveOutcome::Free(key)) => match creation.is_free(&arrival.node, patience).await {
-            Ok(()) => {
-                creation.new = creation.new.with_reservation(key.token);
-                return arrival.proceed_with(creation, Some(key));
-            }
-            Err(refusal) => {
-                match refusal {
-                    Refusal::Closed => in_flight.refused(),
-                    _ => in_flight.answered(),
+        Ok(ReserveOutcome::Free(key)) => {
+            match creation.refuse_taken_id(&arrival.node, patience).await {
+                Ok(()) => {
+                    creation.new = creation.new.with_reservation(key.token);
+                    return arrival.proceed_with(creation, Some(key));
                 }
-                Err(refusal)
+                Err(refusal) => {
+                    match refusal {
+                        Refusal::Closed => in_flight.refused(),
+                        _ => in_flight.answered(),
+                    }
+                    Err(refusal)
+                }
             }
-        },
+        }
         Ok(ReserveOutcome::Operation(record)) => {
             let parts = &arrival.request.parts;
             repeated(&arrival.policy, parts, &record, creation.name())

@@ -151,7 +151,7 @@ impl InFlight {
 
     /// Registers an awaited call that may still be answered directly, so that a drain tells the
     /// call when its time is nearly over.
-    pub(super) fn wait_for(
+    pub(super) fn register_call(
         self: &Arc<Self>,
         work: &Arc<RunContext>,
         grace: Duration,

@@ -70,6 +70,12 @@
 //! The extensions of its response have the [`OperationId`](crate::OperationId), those of a
 //! refusal the [`ApiError`](crate::dialect::ApiError).
 //!
+//! # Reading the code
+//! `operate.rs` runs an operation that exists: one that was accepted at once, reclaimed, taken from
+//! a queue, or spawned. `race` runs a call before it is an operation, and continues it if it becomes
+//! one. Both use `supervise.rs` while the service works, `response_body.rs` for its response, and
+//! `record.rs` for the outcome.
+//!
 //! # Store outages
 //! Writing the outcome is retried, with growing pauses, until the store has answered or the node
 //! has been drained.

@@ -19,7 +19,7 @@ use super::{
     heartbeat,
     outcome::outcome_of,
     persist::{retry_until_certain, retry_until_certain_for},
-    readiness::Readiness,
+    readiness::{Readiness, RunBegin},
     record::record,
     request_upload::read_body,
     response_body::collect,
@@ -70,9 +70,9 @@ where
         };
         heartbeat::ensure(&node);
         let work = &*live.work;
-        let ended = match readiness.end_of_failed(&work.id) {
-            Ok(ended) => ended,
-            Err(is_ready) => {
+        let ended = match readiness.begin(&work.id) {
+            RunBegin::Ended(ended) => ended,
+            RunBegin::Attempt { is_ready } => {
                 let phase = RunPhase::of_ready(is_ready);
                 // Pinned where it is created: passing a future on would copy it each time.
                 let mut attempt = pin!(Some(async {

@@ -14,13 +14,22 @@ use crate::{BoxError, operation::OperationId};
 /// The readiness of the service of an accepted request.
 #[derive(Debug)]
 pub(crate) enum Readiness {
-    /// The run waits until the service is ready, and then starts the operation.
+    /// The service is not ready, or was not asked. The run waits until it is ready, and then starts
+    /// the operation.
     Unknown,
     /// The service is ready, and the operation was created as running.
     Ready,
     /// The service has failed, and cannot be called.
     Failed(BoxError),
     Panicked(Panicked),
+}
+
+/// The begin of a run.
+pub(super) enum RunBegin {
+    /// The service has failed, which is the end of the run.
+    Ended(CaughtEnd),
+    /// The service is called, once it is ready.
+    Attempt { is_ready: bool },
 }
 
 impl Readiness {
@@ -40,14 +49,13 @@ impl Readiness {
         }
     }
 
-    /// Returns the end of the run of a service that has failed. The error says whether the
-    /// service is ready.
-    pub(super) fn end_of_failed(self, id: &OperationId) -> Result<CaughtEnd, bool> {
+    /// Returns how the run of the operation begins.
+    pub(super) fn begin(self, id: &OperationId) -> RunBegin {
         match self {
-            Self::Failed(error) => Ok(Ok(Ok(inner_error(id, &error)))),
-            Self::Panicked(panicked) => Ok(Err(panicked)),
-            Self::Ready => Err(true),
-            Self::Unknown => Err(false),
+            Self::Failed(error) => RunBegin::Ended(Ok(Ok(inner_error(id, &error)))),
+            Self::Panicked(panicked) => RunBegin::Ended(Err(panicked)),
+            Self::Ready => RunBegin::Attempt { is_ready: true },
+            Self::Unknown => RunBegin::Attempt { is_ready: false },
         }
     }
 

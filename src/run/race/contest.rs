@@ -39,11 +39,13 @@ pub(super) enum RaceStep<T> {
     Over,
 }
 
-/// The decision once the call has returned.
+/// The decision about a call.
 pub(super) enum CallDecision {
+    /// The answer of the call is sent. A call that has not returned is still held.
     Answer,
     /// The client has been told that the call is an operation.
     Accepted,
+    /// The client has disconnected.
     Nobody,
 }
 
@@ -65,7 +67,7 @@ impl<C: Creator> Contest<'_, C> {
             // The call is registered only when the step is first awaited: most steps are done at
             // once.
             let over = async {
-                let _waited_for = self.in_flight.wait_for(self.work, self.grace);
+                let _waited_for = self.in_flight.register_call(self.work, self.grace);
                 self.in_flight.over().cancelled().await;
             };
             tokio::select! {
@@ -109,7 +111,7 @@ impl<C: Creator> Contest<'_, C> {
     /// requested before.
     pub(super) async fn returned(&mut self, is_running: bool) -> CallDecision {
         loop {
-            match self.gate.returned() {
+            match self.gate.try_answer() {
                 AfterReturn::Answer => return CallDecision::Answer,
                 AfterReturn::Nobody => return CallDecision::Nobody,
                 AfterReturn::Create => {}

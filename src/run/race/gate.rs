@@ -42,14 +42,14 @@ enum GatePosition {
     Dropped,
 }
 
-/// The next step for a call that has returned.
+/// The next step for a call that is to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AfterReturn {
     /// The answer is sent to the client.
     Answer,
     /// The operation is being created: the result of the creation comes first.
     Create,
-    /// The client has disconnected.
+    /// Nobody waits for the answer: the client has disconnected, or has its answer.
     Nobody,
 }
 
@@ -137,9 +137,9 @@ impl Gate {
         goes_on
     }
 
-    /// Moves `Held` → `Answered`: the call has returned.
-    pub(crate) fn returned(&self) -> AfterReturn {
-        let returned = self.lock(|state| match state.position {
+    /// Moves `Held` → `Answered`, for a call that has returned or whose time is over.
+    pub(crate) fn try_answer(&self) -> AfterReturn {
+        let next = self.lock(|state| match state.position {
             GatePosition::Held => {
                 state.position = GatePosition::Answered;
                 AfterReturn::Answer
@@ -150,7 +150,7 @@ impl Gate {
             }
         });
         self.changed.notify();
-        returned
+        next
     }
 
     /// Moves `Held` → `Dropped`: the client has disconnected. Returns true if the

@@ -1,4 +1,4 @@
-//! The steps of an operation.
+//! The writes of an operation, and its deletion.
 
 use super::{MemoryStore, shard::OperationEntry, writing::InsertedEntry};
 use crate::{

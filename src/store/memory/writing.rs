@@ -1,4 +1,4 @@
-//! Creates, changes and deletes operations, each under one lock.
+//! Creates and changes operations, each under one lock.
 
 use std::{
     sync::{Arc, MutexGuard, atomic::Ordering::Relaxed},

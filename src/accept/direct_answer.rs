@@ -20,7 +20,7 @@ use crate::{
 /// declares a length above `limit` in bytes is sent but not stored. An answer that turns out to
 /// be above the limit fails as the result of an operation does. An answer that is incomplete
 /// when the time of a drain is over is replaced by a refusal.
-pub(super) async fn completed<C, E>(
+pub(super) async fn store_direct_answer<C, E>(
     id: &OperationId,
     end: RaceEnd<Response<C>, E>,
     reserved: Option<ReservedKey>,
