@@ -1,14 +1,17 @@
 //! Benchmark of `PostgresStore` against pgbench on an equal table of the same server.
 //!
-//! Run with: `cargo bench -p tower-operations-postgres` (about twenty seconds).
+//! Run with: `cargo bench -p tower-operations-postgres` (about forty seconds).
 //! The benchmark starts a private server on the disk that `TMPDIR` names, and prints a
 //! table.
 //!
-//! *pgbench* inserts, updates and selects one row after the other with the same number of
-//! clients. Each statement is prepared and committed durably. A second run of pgbench has
-//! a second update, which corresponds to the start of an operation that was not created as
-//! running, since its service was not ready. Whole operations per second are compared with the
-//! transactions of pgbench.
+//! *pgbench* inserts, updates and selects one row after the other on each of its connections. Each
+//! statement is prepared and committed durably. A second run of pgbench has a second update, which
+//! corresponds to the start of an operation that was not created as running, since its service was
+//! not ready. Whole operations per second are compared with the transactions of the first run of
+//! pgbench. The last run of pgbench has as many connections as the most callers of the store.
+//!
+//! The store has 16 connections, and more callers: a server accepts more requests at a time than it
+//! has connections to its database.
 
 use std::{
     path::PathBuf,
@@ -29,7 +32,10 @@ use tower_operations::{
 };
 use tower_operations_postgres::PostgresStore;
 
-const CLIENTS: u32 = 16;
+/// The connections of the store, and of pgbench.
+const CONNECTIONS: u32 = 16;
+/// The numbers of concurrent callers of the store.
+const CALLERS: [u32; 3] = [16, 32, 64];
 const TIME: Duration = Duration::from_secs(4);
 
 const INSERT: &str = "\
@@ -55,7 +61,7 @@ const SELECT: &str = "SELECT head, result FROM raw WHERE id = :id;\n";
 async fn main() {
     let server = server::Postgres::start().await;
     let pool = PgPoolOptions::new()
-        .max_connections(CLIENTS)
+        .max_connections(CONNECTIONS)
         .connect(&server.url())
         .await
         .unwrap();
@@ -67,28 +73,41 @@ async fn main() {
     drop(raw_table);
     let store = PostgresStore::connect(pool).await.unwrap();
 
-    println!("| {CLIENTS} clients | per second | ratio |");
-    println!("| --- | --- | --- |");
-    let pgbench = |statements: &[&str]| pgbench(&server, &statements.concat());
-    let raw = pgbench(&[INSERT, END, SELECT]);
-    println!("| pgbench: insert, update, select | {raw:.0} | 1 |");
-    let starting = pgbench(&[INSERT, START, END, SELECT]);
-    let ratio = starting / raw;
-    println!("| pgbench: insert, update, update, select | {starting:.0} | {ratio:.2} |");
+    println!("| | connections | callers | per second | ratio |");
+    println!("| --- | --- | --- | --- | --- |");
+    let most = CALLERS[CALLERS.len() - 1];
+    let raw = pgbench(&server, CONNECTIONS, &[INSERT, END, SELECT]);
+    let print = |name, connections, callers, rate: f64| {
+        let ratio = rate / raw;
+        println!("| {name} | {connections} | {callers} | {rate:.0} | {ratio:.2} |");
+    };
+    let name = "pgbench: insert, update, select";
+    print(name, CONNECTIONS, CONNECTIONS, raw);
+    print(
+        name,
+        most,
+        most,
+        pgbench(&server, most, &[INSERT, END, SELECT]),
+    );
+    let starting = pgbench(&server, CONNECTIONS, &[INSERT, START, END, SELECT]);
+    let name = "pgbench: insert, update, update, select";
+    print(name, CONNECTIONS, CONNECTIONS, starting);
     for (name, starts) in [
         ("create as running, finish with 1 KiB, read", false),
         ("create, start, finish with 1 KiB, read", true),
     ] {
-        let ours = ours(&store, starts).await;
-        println!("| {name} | {ours:.0} | {:.2} |", ours / raw);
+        for callers in CALLERS {
+            let rate = ours(&store, callers, starts).await;
+            print(name, CONNECTIONS, callers, rate);
+        }
     }
 }
 
 /// Returns the transactions per second of pgbench.
-fn pgbench(server: &server::Postgres, statements: &str) -> f64 {
+fn pgbench(server: &server::Postgres, connections: u32, statements: &[&str]) -> f64 {
     let folder = private::Folder::new("pgbench");
     let script = folder.join("raw.sql");
-    std::fs::write(&script, statements).unwrap();
+    std::fs::write(&script, statements.concat()).unwrap();
     let installed = std::fs::read_dir("/usr/lib/postgresql").unwrap();
     let found: Option<PathBuf> = installed
         .filter_map(|version| Some(version.ok()?.path().join("bin/pgbench")))
@@ -96,7 +115,7 @@ fn pgbench(server: &server::Postgres, statements: &str) -> f64 {
     let program = found.expect("pgbench: install the Debian package postgresql");
     let output = Command::new(program)
         .args(["-n", "-M", "prepared", "-h", "127.0.0.1", "-U", "postgres"])
-        .args(["-c", &CLIENTS.to_string(), "-j", "2"])
+        .args(["-c", &connections.to_string(), "-j", "2"])
         .args([
             "-T",
             &TIME.as_secs().to_string(),
@@ -114,11 +133,11 @@ fn pgbench(server: &server::Postgres, statements: &str) -> f64 {
     rate.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Returns the operations per second of the store.
-async fn ours(store: &PostgresStore, starts: bool) -> f64 {
+/// Returns the operations per second of the store, of all callers together.
+async fn ours(store: &PostgresStore, callers: u32, starts: bool) -> f64 {
     let done = Arc::<AtomicU64>::default();
     let begun = Instant::now();
-    let clients = (0..CLIENTS).map(|_| {
+    let callers = (0..callers).map(|_| {
         let (store, done) = (store.clone(), Arc::clone(&done));
         tokio::spawn(async move {
             while begun.elapsed() < TIME {
@@ -127,8 +146,8 @@ async fn ours(store: &PostgresStore, starts: bool) -> f64 {
             }
         })
     });
-    for client in clients.collect::<Vec<_>>() {
-        client.await.unwrap();
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
     }
     done.load(Relaxed) as f64 / begun.elapsed().as_secs_f64()
 }
