@@ -1,6 +1,7 @@
 use std::{
     fmt,
     future::poll_fn,
+    io,
     pin::pin,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -9,7 +10,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use http::{
     HeaderValue, Method, Request, Response,
-    header::{CONTENT_TYPE, USER_AGENT},
+    header::{CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT},
 };
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
@@ -127,6 +128,8 @@ impl Attempt {
         *request.uri_mut() = self.target.uri().clone();
         request.headers_mut().extend([
             (CONTENT_TYPE, self.body.content_type().clone()),
+            // hyper leaves it out if the body is empty.
+            (CONTENT_LENGTH, body.len().into()),
             (USER_AGENT, self.user_agent.clone()),
             (WEBHOOK_ID, id),
             (WEBHOOK_TIMESTAMP, unix_seconds(now).into()),
@@ -159,7 +162,14 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> FailureReason {
         if error.is::<TargetError>() {
             return FailureReason::Refused;
         }
-        source = error.source();
+        // The source of an I/O error is that of the error inside, which is left out itself.
+        let inner = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        source = match inner {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
     }
     FailureReason::Exchange
 }

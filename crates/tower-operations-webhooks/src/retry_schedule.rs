@@ -99,7 +99,7 @@ impl RetrySchedule {
 /// Returns a part of a fifth of the delay.
 fn jitter(delay: Duration, random: u64) -> Duration {
     let fifth = u64::try_from((delay / 5).as_nanos()).unwrap_or(u64::MAX);
-    let part = u128::from(fifth) * u128::from(random) >> 64;
+    let part = (u128::from(fifth) * u128::from(random)) >> 64;
     Duration::from_nanos(part as u64)
 }
 
