@@ -1,4 +1,4 @@
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
@@ -73,6 +73,15 @@ struct EventData {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rfc3339(SystemTime);
 
+/// The last second that RFC 3339 can represent: its years have four digits.
+const YEAR_9999: Duration = Duration::from_secs(253_402_300_799);
+
+impl Rfc3339 {
+    fn new(time: SystemTime) -> Self {
+        Self(time.clamp(UNIX_EPOCH, UNIX_EPOCH + YEAR_9999))
+    }
+}
+
 impl Serialize for Rfc3339 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&humantime::format_rfc3339_millis(self.0))
@@ -120,15 +129,15 @@ impl Event {
         let ended_at = ended_at.unwrap_or_else(tower_operations::engine::wall_clock);
         Some(Self {
             event_type,
-            timestamp: Rfc3339(ended_at),
+            timestamp: Rfc3339::new(ended_at),
             data: EventData {
                 id: operation.id().clone(),
                 state: operation.state(),
                 name: metadata.name().map(Into::into),
                 location: None,
-                created_at: metadata.created_at().map(Rfc3339),
-                updated_at: metadata.updated_at().map(Rfc3339),
-                expires_at: metadata.expires_at().map(Rfc3339),
+                created_at: metadata.created_at().map(Rfc3339::new),
+                updated_at: metadata.updated_at().map(Rfc3339::new),
+                expires_at: metadata.expires_at().map(Rfc3339::new),
             },
         })
     }
@@ -175,8 +184,6 @@ fn json(event: &impl Serialize) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
-
     use serde_json::{Value, json};
     use tower_operations::{Metadata, Outcome, Problem, Snapshot, Status};
 
@@ -255,6 +262,18 @@ mod tests {
             "datacontenttype": "application/json",
         });
         assert_eq!(head, expected);
+    }
+
+    #[test]
+    fn times_outside_of_the_format_do_not_panic() {
+        let metadata = Metadata::default()
+            .with_created_at(UNIX_EPOCH - Duration::from_secs(1))
+            .with_finished_at(UNIX_EPOCH + Duration::from_secs(1 << 50));
+        let snapshot = Snapshot::new(Outcome::<u32>::Canceled.into(), metadata);
+        let operation = Operation::from_parts("a".parse().unwrap(), snapshot);
+        let value = parsed(&Event::from_operation(&operation).unwrap().to_json());
+        assert_eq!(value["timestamp"], "9999-12-31T23:59:59.000Z");
+        assert_eq!(value["data"]["created_at"], "1970-01-01T00:00:00.001Z");
     }
 
     #[test]

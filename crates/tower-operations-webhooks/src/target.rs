@@ -41,7 +41,7 @@ impl Target {
     }
 
     /// Returns the host: a DNS name in lower case, or an address.
-    #[cfg(feature = "client")]
+    #[cfg(any(feature = "client", test))]
     pub(crate) fn host(&self) -> &Host {
         &self.host
     }

@@ -97,8 +97,8 @@ impl TargetPolicy {
         }
     }
 
-    /// Sets the hosts that are allowed: a name, an address, or `*.` and a domain for all names below
-    /// the domain. The other rules apply to them, too.
+    /// Sets the hosts that are allowed: a name, an address as in a URL, or `*.` and a domain for all
+    /// names below the domain. The other rules apply to them, too.
     #[must_use]
     pub fn hosts<H: AsRef<str>>(self, hosts: impl IntoIterator<Item = H>) -> Self {
         let hosts = hosts.into_iter();

@@ -22,14 +22,20 @@ impl WebhookId {
     /// use tower_operations_webhooks::WebhookId;
     ///
     /// let id = WebhookId::for_operation(&"invoice-2026.11".parse()?, Version::FIRST);
-    /// assert_eq!(id.as_str(), "invoice-2026~d11_1");
+    /// assert_eq!(id.as_str(), "invoice-2026~2e11_1");
     /// # Ok::<(), tower_operations::InvalidId>(())
     /// ```
     #[must_use]
     pub fn for_operation(id: &OperationId, version: Version) -> Self {
-        // The operation's id may have `~` itself, which is therefore escaped first.
-        let id = id.to_string().replace('~', "~t").replace('.', "~d");
-        Self(format!("{id}_{}", version.get()).into())
+        let mut text = String::new();
+        for byte in id.to_string().bytes() {
+            // `~` begins an escape, so it is escaped itself.
+            match byte.is_ascii_graphic() && !b".~".contains(&byte) {
+                true => text.push(char::from(byte)),
+                false => text.push_str(&format!("~{byte:02x}")),
+            }
+        }
+        Self(format!("{text}_{}", version.get()).into())
     }
 
     /// Returns the text.
@@ -111,7 +117,7 @@ mod tests {
     #[test]
     fn derived_ids_are_valid_and_different() {
         let ids = [
-            "a", "a.b", "a~db", "a~tdb", "a~.b", "a.~b", "a_1", "...", "a-b",
+            "a", "a.b", "a~2eb", "a~7e2eb", "a~.b", "a.~b", "a_1", "...", "a-b",
         ];
         let versions = [1, 2, 11, u64::MAX].map(|number| Version::from_number(number).unwrap());
         let mut seen = HashSet::new();
@@ -122,6 +128,11 @@ mod tests {
                 assert!(seen.insert(derived));
             }
         }
+        // A store can have an id that was valid for an earlier release.
+        let stored = OperationId::from_stored("ü \r\n/").unwrap();
+        let derived = WebhookId::for_operation(&stored, versions[0]);
+        assert_eq!(derived.as_str(), "~c3~bc~20~0d~0a/_1");
+        assert_eq!(derived.as_str().parse(), Ok(derived));
         // The longest id of an operation, with as many escapes as possible.
         let longest = ".".repeat(128).parse().unwrap();
         let derived = WebhookId::for_operation(&longest, versions[3]);

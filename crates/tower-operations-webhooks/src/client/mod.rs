@@ -39,6 +39,8 @@ pub use resolve::Resolve;
 /// 5. Redirects are not followed. No proxy is used, also if the environment names one. No cookies are
 ///    kept.
 ///
+/// An exchange has no time-out but that of the connection: [`Attempt`](crate::Attempt) sets one.
+///
 /// Clones share their connections. A connection is kept for 30 seconds for the next request to the same
 /// host.
 ///

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn judge(policy: &TargetPolicy, url: &str) -> Result<String, TargetError> {
@@ -241,5 +243,52 @@ fn path_and_query_are_not_shown() {
         let target = policy.check(url).unwrap();
         assert_eq!(target.to_string(), expected);
         assert_eq!(format!("{target:?}"), format!("Target({expected})"));
+    }
+}
+
+/// Returns texts that look like URLs, many of them wrong.
+fn urls() -> impl Strategy<Value = String> {
+    let scheme = prop_oneof![4 => Just("https://"), 1 => Just("http://"), 1 => Just("")];
+    let host = prop_oneof![
+        "([a-z0-9-]{1,3}\\.){1,3}[a-z0-9]{1,3}",
+        "(0x)?[0-9a-f]{1,8}(\\.(0x)?[0-9a-f]{1,4}){0,4}\\.?",
+        any::<u32>().prop_map(|bits| std::net::Ipv4Addr::from_bits(bits).to_string()),
+        any::<u128>()
+            .prop_map(|bits| format!("[{}]", std::net::Ipv6Addr::from_bits(bits >> 3 | 1 << 125))),
+        "xn--[a-z0-9]{1,6}\\.com",
+        "[ -~]{1,4}",
+    ];
+    let tail = prop_oneof![
+        Just(String::new()),
+        "(:[0-9]{0,6})?(/[a-zA-Z0-9.:@%~-]{0,6})?(\\?[ -\"$-~]{0,6})?",
+        "[.:@/?#%\\\\][ -~]{0,6}",
+        "\\PC{0,3}",
+    ];
+    (scheme, host, tail).prop_map(|(scheme, host, tail)| format!("{scheme}{host}{tail}"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    #[test]
+    fn another_parser_finds_the_same_host(url in urls()) {
+        let policy = TargetPolicy::new().allow_http().any_port();
+        let Ok(target) = policy.check(&url) else {
+            return Ok(());
+        };
+        prop_assert_eq!(policy.check(&target.expose_url()).unwrap(), target.clone());
+        // The rules of browsers, which read numbers, escapes and backslashes in their own way.
+        let Ok(parsed) = url::Url::parse(&url) else {
+            return Ok(());
+        };
+        let text = parsed.host_str().unwrap();
+        let host = Host::parse(text);
+        prop_assert_eq!(host.as_ref(), Some(target.host()), "{}", text);
+        if let Some(Host::Address(address)) = host {
+            prop_assert!(policy.admits(address));
+        }
+        prop_assert_eq!(parsed.port_or_known_default(), Some(target.port()));
+        prop_assert_eq!(parsed.username(), "");
+        prop_assert!(parsed.password().is_none() && parsed.fragment().is_none());
     }
 }
