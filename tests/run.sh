@@ -5,9 +5,9 @@
 #   bash tests/run.sh
 #
 # It needs Rust, a C compiler to link with, the servers that the tests start for
-# themselves, on free ports in temporary folders: PostgreSQL and Redis, and Python.
-# All but Rust it installs where it is missing; the Python clients go to a temporary
-# folder.
+# themselves, on free ports in temporary folders: PostgreSQL and Redis, and Python and
+# Node. All but Rust it installs where it is missing; the packages of Python and Node go
+# to a temporary folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -33,7 +33,12 @@ command -v redis-server >/dev/null || command -v valkey-server >/dev/null \
 python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
   || install "Python 3.11 with venv" python3 python3-venv
 
+command -v npm >/dev/null || install "Node" nodejs npm
+
 cargo test --workspace --all-features
+
+# Verifiers and signers of webhooks in other languages.
+bash crates/tower-operations-webhooks/tests/verifiers/run.sh
 
 # The clients of other vendors, unchanged, against the server that was built for that.
 bash tests/system/clients/run.sh
