@@ -179,6 +179,9 @@ async fn urls_are_checked_before_anything_is_resolved() {
     let strict = strict.build().unwrap();
     let reason = refusal(&strict, "http://receiver.example/").await;
     assert_eq!(reason, FailureReason::Refused);
+    // The rules hold for the whole URL, and not only for what a connection needs.
+    let long = format!("http://receiver.example/{}", "a".repeat(2048));
+    assert_eq!(refusal(&client, &long).await, FailureReason::Refused);
     assert_eq!(resolver.lookups(), 0);
 }
 

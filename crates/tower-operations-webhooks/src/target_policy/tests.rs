@@ -60,6 +60,7 @@ fn the_strictest_policy() {
         ("https://example.com/ü", Malformed),
         ("https://example.com\\@127.0.0.1/", Malformed),
         ("https:\\\\example.com", Malformed),
+        ("https://example.com/\\..\\", Malformed),
         ("http://example.com/", Scheme),
         ("ftp://example.com/", Scheme),
         ("file:///etc/passwd", Malformed),
