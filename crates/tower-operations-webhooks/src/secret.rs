@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::{InvalidKeyId, KeyId, WebhookId};
+use crate::{KeyId, WebhookId};
 
 /// The prefix of the text of a secret.
 const PREFIX: &str = "whsec_";
@@ -63,12 +63,9 @@ impl Secret {
 
     /// Replaces the derived key id by one that the application chooses, for example the number of
     /// the row that has the secret.
-    ///
-    /// # Errors
-    /// [`InvalidKeyId`] if the text is not a key id.
-    pub fn with_key_id(mut self, key_id: &str) -> Result<Self, InvalidKeyId> {
-        self.key_id = key_id.parse()?;
-        Ok(self)
+    #[must_use]
+    pub fn with_key_id(self, key_id: KeyId) -> Self {
+        Self { key_id, ..self }
     }
 
     /// Returns the key id.
@@ -181,6 +178,14 @@ mod tests {
         assert_ne!(first.expose_secret(), second.expose_secret());
         assert_ne!(first.key_id(), second.key_id());
         assert_eq!(first.bytes.len(), GENERATED_LENGTH);
+    }
+
+    #[test]
+    fn the_application_can_choose_the_key_id() {
+        let chosen: KeyId = "tenant-7".parse().unwrap();
+        let secret = Secret::generate().with_key_id(chosen.clone());
+        assert_eq!(secret.key_id(), &chosen);
+        assert_eq!(format!("{secret:?}"), "Secret(tenant-7)");
     }
 
     #[test]

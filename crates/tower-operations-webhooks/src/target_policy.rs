@@ -72,7 +72,8 @@ impl TargetPolicy {
     }
 
     /// Admits loopback, private networks, unique-local addresses and carrier-grade NAT, and names
-    /// without a dot, for tests and for receivers inside of the network.
+    /// without a dot, for tests and for receivers inside of the network. Set [`hosts`](Self::hosts), too,
+    /// where URLs come from outside.
     #[must_use]
     pub fn allow_private_addresses(self) -> Self {
         Self {

@@ -36,7 +36,7 @@ use receiver::{Receiver, answer};
 /// An address that the policy takes for public, and that leads nowhere: it was never allocated.
 const NOWHERE: &str = "2000::1";
 
-const SHORT: Duration = Duration::from_millis(500);
+const SHORT: Duration = Duration::from_secs(2);
 
 /// A resolver that gives one answer after the other, and the last one again and again.
 #[derive(Clone, Default)]
