@@ -7,7 +7,7 @@ mod receiver;
 use std::{
     future::{pending, ready},
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     process::Command,
     sync::{
         Arc, Mutex,
@@ -25,6 +25,10 @@ use rustls::{
     crypto::ring,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::timeout,
+};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 use tower_operations_webhooks::{
@@ -33,8 +37,8 @@ use tower_operations_webhooks::{
 
 use receiver::{Receiver, answer};
 
-/// An address that the policy takes for public, and that leads nowhere: it was never allocated.
-const NOWHERE: &str = "2000::1";
+/// An address that the policy takes for public. No test connects to it.
+const PUBLIC: &str = "2000::1";
 
 const SHORT: Duration = Duration::from_secs(2);
 
@@ -97,21 +101,24 @@ fn url(receiver: &Receiver) -> String {
 
 #[tokio::test]
 async fn a_resolver_that_changes_its_mind_is_asked_once() {
-    // The second answer would lead to this receiver.
+    // Nobody listens at the first answer. The second one would lead to this receiver.
     let mut receiver = Receiver::answering(200).await;
-    let resolver = Answers::new(&[&[NOWHERE], &["127.0.0.1"]]);
-    let client = client(TargetPolicy::new().any_port(), resolver.clone());
-    let reason = refusal(&client, &url(&receiver)).await;
-    assert!([FailureReason::Connect, FailureReason::Timeout].contains(&reason));
+    let policy = TargetPolicy::new().any_port().allow_private_addresses();
+    let resolver = Answers::new(&[&["127.0.0.2"], &["127.0.0.1"]]);
+    let patient = client(policy.clone(), resolver.clone());
+    let reason = refusal(&patient, &url(&receiver)).await;
+    assert_eq!(reason, FailureReason::Connect);
     assert_eq!(resolver.lookups(), 1);
     assert!(receiver.is_quiet());
     assert_eq!(receiver.connections(), 0);
 
     // The next request is another connection, whose address is checked again.
-    let reason = refusal(&client, &url(&receiver)).await;
-    assert_eq!(reason, FailureReason::Refused);
-    assert_eq!(resolver.lookups(), 2);
-    assert_eq!(receiver.connections(), 0);
+    let resolver = Answers::new(&[&["127.0.0.2"], &["169.254.169.254"]]);
+    let patient = client(policy, resolver.clone());
+    for (expected, lookups) in [(FailureReason::Connect, 1), (FailureReason::Refused, 2)] {
+        assert_eq!(refusal(&patient, &url(&receiver)).await, expected);
+        assert_eq!(resolver.lookups(), lookups);
+    }
 }
 
 #[tokio::test]
@@ -136,8 +143,8 @@ async fn one_address_that_is_not_admitted_refuses_the_name() {
     let strict = TargetPolicy::new().any_port();
     let internal = strict.clone().allow_private_addresses();
     for (policy, addresses) in [
-        (&strict, &[NOWHERE, "127.0.0.1"][..]),
-        (&strict, &["127.0.0.1", NOWHERE]),
+        (&strict, &[PUBLIC, "127.0.0.1"][..]),
+        (&strict, &["127.0.0.1", PUBLIC]),
         (&strict, &["127.0.0.1"]),
         (&strict, &["::ffff:127.0.0.1"]),
         (&strict, &["64:ff9b::7f00:1"]),
@@ -196,12 +203,27 @@ async fn an_address_is_not_resolved() {
     assert_eq!(resolver.lookups(), 0);
 }
 
+/// Listens at an address, and lets nobody connect: the queue of connections is full.
+async fn silent(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(address).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(connected) = timeout(SHORT / 4, TcpStream::connect(address)).await {
+        waiting.push(connected.unwrap());
+        assert!(waiting.len() < 16, "the queue is never full");
+    }
+    (listener, waiting)
+}
+
 #[tokio::test]
 async fn the_next_address_is_tried() {
     let address = ([127, 0, 0, 2], 0).into();
     let receiver = Receiver::start_at(address, None, || ready(answer(200))).await;
     let policy = TargetPolicy::new().any_port().allow_private_addresses();
-    for addresses in [["127.0.0.1", "127.0.0.2"], [NOWHERE, "127.0.0.2"]] {
+    let _silent = silent(([127, 0, 0, 3], receiver.port()).into()).await;
+    // Nobody listens at the first address, and the second one does not answer.
+    for addresses in [["127.0.0.1", "127.0.0.2"], ["127.0.0.3", "127.0.0.2"]] {
         let client = client(policy.clone(), Answers::new(&[&addresses]));
         assert_eq!(
             post(&client, &url(&receiver)).await.unwrap(),
