@@ -108,13 +108,11 @@ async fn judge(program: &str, script: &str) {
 }
 
 #[tokio::test]
-#[ignore = "run by tests/verifiers/run.sh, which installs the verifier"]
 async fn the_verifier_for_python() {
     judge("venv/bin/python", "receiver.py").await;
 }
 
 #[tokio::test]
-#[ignore = "run by tests/verifiers/run.sh, which installs the verifier"]
 async fn the_verifier_for_node() {
     judge("node", "receiver.js").await;
 }
