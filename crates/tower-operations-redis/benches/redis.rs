@@ -318,6 +318,14 @@ fn raw_read(redis: &Redis) -> f64 {
     let script = script!("read.lua");
     let cell = "bench/{__rand_int__}";
     // Nobody reads, and a result of any length.
-    let words = ["EVALSHA", script.get_hash(), "1", cell, "bench/", "", "1048576"];
+    let words = [
+        "EVALSHA",
+        script.get_hash(),
+        "1",
+        cell,
+        "bench/",
+        "",
+        "1048576",
+    ];
     benchmark(redis, 100_000, &words)
 }
