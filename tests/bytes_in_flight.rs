@@ -359,6 +359,26 @@ async fn an_owner_leaves_room_for_others() {
 
 #[tokio::test(start_paused = true)]
 async fn a_result_that_waits_for_its_store_is_counted() {
+    wait_for_the_store(|operations| operations, 30_000).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_in_a_result_store_is_not_counted_while_its_operation_waits_for_its_store() {
+    let results = MemoryResults::default();
+    let with_results = |operations: Operations<Hooked>| {
+        let operations = operations.result_store(results.clone());
+        operations.result_threshold(9_000)
+    };
+    wait_for_the_store(with_results, 0).await;
+    assert_eq!(results.keys().len(), 1);
+}
+
+/// Ends an operation with a result of 30,000 bytes during an outage, in which so many bytes are
+/// counted.
+async fn wait_for_the_store(
+    settings: impl FnOnce(Operations<Hooked>) -> Operations<Hooked>,
+    expected: usize,
+) {
     let is_out = Arc::new(AtomicBool::new(true));
     let hook = {
         let is_out = Arc::clone(&is_out);
@@ -373,7 +393,7 @@ async fn a_result_that_waits_for_its_store_is_counted() {
         }
     };
     let (may_read, may_answer) = (Arc::new(Semaphore::new(9)), Arc::new(Semaphore::new(9)));
-    let operations = Operations::new(Hooked::new(MemoryStore::new(), hook));
+    let operations = settings(Operations::new(Hooked::new(MemoryStore::new(), hook)));
     let service = operations.layer().layer(reader(&may_read, &may_answer));
     let accepted = service.oneshot(post(whole([10]))).await.unwrap();
     assert_eq!(accepted.status(), StatusCode::ACCEPTED);
@@ -383,7 +403,7 @@ async fn a_result_that_waits_for_its_store_is_counted() {
             operations.in_flight().operations,
             operations.in_flight().bytes
         ),
-        (1, 30_000)
+        (1, expected)
     );
     is_out.store(false, SeqCst);
     tokio::time::sleep(Duration::from_secs(60)).await;

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -52,6 +53,23 @@ impl Panicking {
     }
 }
 
+/// Panics when it is asked for what it has in memory.
+struct PanickingUpload(Box<dyn ResultUpload>);
+
+impl ResultUpload for PanickingUpload {
+    fn write(&mut self, chunk: Bytes) -> ResultFuture<'_, ()> {
+        self.0.write(chunk)
+    }
+
+    fn finish(&mut self) -> ResultFuture<'_, ()> {
+        self.0.finish()
+    }
+
+    fn buffered(&self) -> usize {
+        panic!("on purpose");
+    }
+}
+
 impl ResultStore for Panicking {
     fn put<'a>(
         &'a self,
@@ -59,7 +77,11 @@ impl ResultStore for Panicking {
         header: &'a HeaderMap,
     ) -> ResultFuture<'a, Box<dyn ResultUpload>> {
         self.call();
-        self.results.put(key, header)
+        let begun = self.results.put(key, header);
+        Box::pin(async move {
+            let upload = begun.await?;
+            Ok(Box::new(PanickingUpload(upload)) as Box<dyn ResultUpload>)
+        })
     }
 
     fn get<'a>(

@@ -59,14 +59,17 @@ where
     true
 }
 
-/// Returns the length of the recorded body.
+/// Returns the number of bytes of the recorded body that are in memory: none of a body that is in a
+/// result store.
 pub(super) fn result_length(outcome: &Outcome<RecordedResponse>) -> usize {
     let response = match outcome {
         Outcome::Succeeded(response) => response.as_ref(),
         Outcome::Failed(failure) => failure.response.as_ref(),
         Outcome::Canceled | Outcome::CanceledFor(_) => None,
     };
-    response.map_or(0, RecordedResponse::body_len)
+    response
+        .and_then(RecordedResponse::body)
+        .map_or(0, <[u8]>::len)
 }
 
 /// Tells of the end of an operation in a store that answers at once.

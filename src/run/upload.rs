@@ -15,7 +15,7 @@ use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 
-use super::guarded::guarded;
+use super::{catch_panic::catch_panic, guarded::guarded};
 use crate::{
     operation::BodyDigest,
     pauses::Pauses,
@@ -116,7 +116,8 @@ impl Upload {
     /// Returns the number of bytes that the store has in memory, unless it is called right now.
     pub(crate) fn buffered(&self) -> usize {
         match &self.state {
-            UploadState::Ready(upload) => upload.buffered(),
+            // A panic of the store must not end the run.
+            UploadState::Ready(upload) => catch_panic(|| upload.buffered()).unwrap_or(0),
             UploadState::Busy(_) | UploadState::Over => 0,
         }
     }

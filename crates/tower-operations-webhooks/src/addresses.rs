@@ -63,9 +63,13 @@ const V4: [Range<Ipv4Addr>; 18] = [
 
 /// The ranges of IPv6. The first match counts; other addresses are [`Special`].
 #[rustfmt::skip]
-const V6: [Range<Ipv6Addr>; 10] = [
+const V6: [Range<Ipv6Addr>; 14] = [
     (Ipv6Addr::LOCALHOST, 128, Private),
-    (Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), 128, Special), // metadata, AWS
+    (v6([0xfd00, 0xec2, 0, 0]), 32, Special),                           // metadata, AWS
+    (Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe), 128, Special), // metadata, Oracle
+    (Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42), 128, Special),   // metadata, Scaleway
+    (Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1), 128, Special), // metadata, Akamai
+    (Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200), 128, Special), // metadata, Alibaba Cloud
     (Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), 128, Special),  // metadata, Google Cloud
     (v6([0xfc00, 0, 0, 0]), 7, Private),        // unique-local
     (v6([0x2001, 0, 0, 0]), 23, Special),       // protocol assignments; Teredo, benchmarks

@@ -14,7 +14,7 @@ use http::{
 };
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 use tower_operations::{BoxError, engine::wall_clock};
 use tower_service::Service;
 
@@ -22,6 +22,7 @@ use crate::{
     AttemptOutcome, EventBody, FailureReason, Secrets, Target, TargetError, WebhookId,
     header_names::{WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP},
     retry_after::retry_after,
+    timeouts::after,
     unix_seconds,
 };
 
@@ -41,8 +42,8 @@ const DEFAULT_USER_AGENT: &str = concat!("tower-operations-webhooks/", env!("CAR
 /// addresses to which it connects.
 ///
 /// The request has the fields `webhook-id`, `webhook-timestamp`, `webhook-signature`, `Content-Type` and
-/// `User-Agent`. The answer decides the [`AttemptOutcome`]; at most 4 KiB of its body are read, and
-/// ignored.
+/// `User-Agent`. The answer decides the [`AttemptOutcome`]. Its body is ignored, and read until 4 KiB of
+/// it have come.
 #[derive(Clone)]
 pub struct Attempt {
     id: WebhookId,
@@ -98,7 +99,7 @@ impl Attempt {
         S: Service<Request<Full<Bytes>>, Response = Response<B>, Error: Into<BoxError>>,
         B: Body,
     {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = after(self.timeout);
         let exchange = async {
             poll_fn(|context| client.poll_ready(context)).await?;
             client.call(self.request()).await

@@ -11,6 +11,10 @@ use crate::{EventBody, WebhookId};
 /// The body is thin: it says which operation has ended, how, and where it is read. It has neither the
 /// result nor the problem, since a receiver may see less than the owner of the operation.
 ///
+/// Id and location identify the operation. If the application sets no
+/// [`owner`](tower_operations::Operations::owner), a receiver that has them can read, cancel and
+/// delete the operation.
+///
 /// ```
 /// use std::time::{Duration, SystemTime};
 ///

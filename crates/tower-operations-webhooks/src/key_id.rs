@@ -2,7 +2,7 @@ use std::{fmt, str::FromStr};
 
 use hmac::Mac;
 
-use crate::secret::keyed;
+use crate::secret::{PREFIX, keyed};
 
 /// The maximum length of a key id in bytes.
 const MAX_LENGTH: usize = 64;
@@ -12,7 +12,7 @@ const DERIVED_LENGTH: usize = 8;
 
 /// The name of a [`Secret`](crate::Secret), which may be stored and logged.
 ///
-/// A key id has 1 to 64 letters, digits, `-` and `_`. The application chooses it
+/// A key id has 1 to 64 letters, digits, `-` and `_`, and does not begin as a secret does. The application chooses it
 /// ([`Secret::with_key_id`](crate::Secret::with_key_id)). Otherwise it is derived from the secret by a
 /// keyed hash, and reveals nothing of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -41,7 +41,8 @@ impl FromStr for KeyId {
 
     fn from_str(text: &str) -> Result<Self, InvalidKeyId> {
         let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-        match (1..=MAX_LENGTH).contains(&text.len()) && text.bytes().all(is_valid) {
+        let is_secret = text.starts_with(PREFIX);
+        match (1..=MAX_LENGTH).contains(&text.len()) && text.bytes().all(is_valid) && !is_secret {
             true => Ok(Self(text.into())),
             false => Err(InvalidKeyId),
         }
@@ -56,7 +57,7 @@ impl fmt::Display for KeyId {
 
 /// A text that is not a [`KeyId`]. The text is not repeated: it may be a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a key id has 1 to {MAX_LENGTH} letters, digits, '-' and '_'")]
+#[error("a key id has 1 to {MAX_LENGTH} letters, digits, '-' and '_', and is no secret")]
 pub struct InvalidKeyId;
 
 #[cfg(test)]
@@ -68,7 +69,8 @@ mod tests {
         for text in ["a", "7", "tenant-1_2026", &"k".repeat(64)] {
             assert_eq!(text.parse::<KeyId>().unwrap().as_str(), text);
         }
-        for text in ["", "a b", "a.b", "whsec_abc=", "é", &"k".repeat(65)] {
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        for text in ["", "a b", "a.b", secret, "whsec_", "é", &"k".repeat(65)] {
             assert_eq!(text.parse::<KeyId>(), Err(InvalidKeyId), "{text}");
         }
     }

@@ -17,6 +17,7 @@ mod secret;
 mod secrets;
 mod target;
 mod target_policy;
+mod timeouts;
 mod verify;
 mod webhook_id;
 

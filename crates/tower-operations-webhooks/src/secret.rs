@@ -7,7 +7,7 @@ use sha2::Sha256;
 use crate::{KeyId, WebhookId};
 
 /// The prefix of the text of a secret.
-const PREFIX: &str = "whsec_";
+pub(crate) const PREFIX: &str = "whsec_";
 
 /// The length in bytes of a secret that this crate generates.
 const GENERATED_LENGTH: usize = 32;

@@ -128,12 +128,16 @@ fn number(text: &str) -> Option<u64> {
     text.parse().ok().filter(|_| is_plain && is_canonical)
 }
 
-/// Returns the signatures of the supported version.
+/// The length of an HMAC-SHA-256 in bytes.
+const SIGNATURE_LENGTH: usize = 32;
+
+/// Returns the signatures of the supported version, and of their length.
 fn signatures(text: &str) -> Vec<Vec<u8>> {
     text.split(' ')
         .filter_map(|entry| entry.split_once(','))
         .filter(|(version, _)| *version == SIGNATURE_VERSION)
         .filter_map(|(_, signature)| STANDARD.decode(signature).ok())
+        .filter(|signature| signature.len() == SIGNATURE_LENGTH)
         .collect()
 }
 

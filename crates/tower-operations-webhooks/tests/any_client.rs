@@ -113,7 +113,8 @@ async fn nothing_public_shows_the_secret_or_the_path_of_the_url() {
     let [secret, old] = [Secret::generate(), Secret::generate()];
     let secrets = Secrets::new(secret.clone()).previous(old.clone());
     let attempt = Attempt::new(id(), some_target(), body(), secrets.clone());
-    let refusing = WebhookClient::builder().policy(TargetPolicy::new().hosts(["other.example"]));
+    let refusing =
+        WebhookClient::builder().policy(TargetPolicy::new().hosts(["other.example"]).allow_http());
     let builder = format!("{refusing:?}");
     let client = refusing.build().unwrap();
     let uri = some_target().expose_url();

@@ -35,7 +35,7 @@ use tower_operations_webhooks::{
     ClientBuildError, ClientError, FailureReason, Resolve, TargetPolicy, WebhookClient,
 };
 
-use receiver::{Receiver, answer};
+use receiver::{PATIENCE, Receiver, answer};
 
 /// An address that the policy takes for public. No test connects to it.
 const PUBLIC: &str = "2000::1";
@@ -87,8 +87,8 @@ fn client(policy: TargetPolicy, resolver: impl Resolve) -> WebhookClient {
 
 async fn post(client: &WebhookClient, url: &str) -> Result<StatusCode, ClientError> {
     let request = Request::post(url).body(Full::<Bytes>::default()).unwrap();
-    let response = client.clone().oneshot(request).await?;
-    Ok(response.status())
+    let response = timeout(PATIENCE, client.clone().oneshot(request)).await;
+    Ok(response.expect("the client has a time-out")?.status())
 }
 
 async fn refusal(client: &WebhookClient, url: &str) -> FailureReason {

@@ -70,8 +70,15 @@ fn ranges_begin_and_end_where_they_should() {
         ("2003:: 2606:4700:4700::1111 3ffd::", Public),
         ("3ffe:: 3fff:: 3fff:fff::", Special),
         ("3fff:1000:: 3fff:ffff::", Public),
-        ("fc00:: fd00:: fd00:ec2::253 fdff:ffff::", Private),
-        ("fd00:ec2::254 fd20:ce::254", Special),
+        ("fc00:: fd00:: fd00:ec3:: fd00:42::41 fdff:ffff::", Private),
+        (
+            "fd00:ec2:: fd00:ec2::23 fd00:ec2::254 fd20:ce::254",
+            Special,
+        ),
+        (
+            "fd00:c1::a9fe:a9fe fd00:42::42 fd00:a9fe:a9fe::1 fd00:100::100:200",
+            Special,
+        ),
         (
             "fe00:: fe80:: fe80::1 febf:: fec0:: feff:: ff00:: ff02::1",
             Special,

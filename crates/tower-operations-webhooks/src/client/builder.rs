@@ -38,7 +38,7 @@ impl Default for WebhookClientBuilder {
     fn default() -> Self {
         Self {
             policy: TargetPolicy::new(),
-            resolver: Box::new(SystemResolver),
+            resolver: Box::new(SystemResolver::new()),
             roots: Vec::new(),
             tls: None,
             connect_timeout: CONNECT_TIMEOUT,

@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
 use super::{ClientError, connection::ReceiverConnection, resolve::DynResolve};
-use crate::{FailureReason, Target, TargetError, TargetPolicy, host::Host};
+use crate::{FailureReason, Target, TargetError, TargetPolicy, host::Host, timeouts::after};
 
 /// The connector of the client: it connects only to addresses that it has checked.
 #[derive(Clone)]
@@ -62,7 +62,7 @@ impl Service<Uri> for Connector {
 
 impl ConnectorSettings {
     async fn connect(&self, uri: &Uri) -> Result<ReceiverConnection, ClientError> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = after(self.timeout);
         let target = self.policy.check(&uri.to_string());
         let target = target.map_err(|refused| ClientError::new(FailureReason::Refused, refused))?;
         let addresses = self.addresses(&target).await?;
@@ -116,7 +116,10 @@ impl ConnectorSettings {
     }
 }
 
-/// Connects to the first address that answers. Each address has its share of the time that is left, so
+/// The number of addresses of a name that are tried. All are checked.
+const TRIED: usize = 8;
+
+/// Connects to the first address that answers, of the first eight. Each address has its share of the time that is left, so
 /// that one that does not answer leaves time for the others.
 async fn connect_to_any(
     addresses: &[IpAddr],
@@ -124,6 +127,7 @@ async fn connect_to_any(
     deadline: Instant,
 ) -> Result<TcpStream, ClientError> {
     let mut last = None;
+    let addresses = &addresses[..addresses.len().min(TRIED)];
     for (index, address) in addresses.iter().enumerate() {
         let now = Instant::now();
         let left = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);

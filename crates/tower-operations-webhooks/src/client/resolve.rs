@@ -1,4 +1,12 @@
-use std::{future::Future, io, net::IpAddr, pin::Pin};
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, ToSocketAddrs},
+    pin::Pin,
+    sync::Arc,
+};
+
+use tokio::{sync::Semaphore, task::spawn_blocking};
 
 /// A resolver of names, for a [`WebhookClient`](crate::WebhookClient). The default one is that of the
 /// operating system.
@@ -10,15 +18,32 @@ pub trait Resolve: Send + Sync + 'static {
     fn resolve(&self, name: &str) -> impl Future<Output = io::Result<Vec<IpAddr>>> + Send;
 }
 
+/// The number of names that the operating system resolves at a time. Each takes a thread, also after
+/// its time-out.
+const AT_ONCE: usize = 32;
+
 /// The resolver of the operating system.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct SystemResolver;
+#[derive(Debug, Clone)]
+pub(super) struct SystemResolver(Arc<Semaphore>);
+
+impl SystemResolver {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(AT_ONCE)))
+    }
+}
 
 impl Resolve for SystemResolver {
     async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        // The port is not used.
-        let addresses = tokio::net::lookup_host((name, 0)).await?;
-        Ok(addresses.map(|address| address.ip()).collect())
+        let permit = Arc::clone(&self.0).acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed");
+        let name = name.to_owned();
+        let resolved = spawn_blocking(move || {
+            let _permit = permit;
+            // The port is not used.
+            let addresses = (&*name, 0).to_socket_addrs()?;
+            Ok(addresses.map(|address| address.ip()).collect())
+        });
+        resolved.await?
     }
 }
 

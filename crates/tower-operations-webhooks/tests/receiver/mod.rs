@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -23,8 +24,12 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
+
+/// The time after which a test fails that waits.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A request that arrived.
 #[derive(Debug)]
@@ -137,7 +142,8 @@ impl Receiver {
 
     /// Returns the next request.
     pub(crate) async fn next(&mut self) -> Received {
-        self.requests.recv().await.unwrap()
+        let next = timeout(PATIENCE, self.requests.recv()).await;
+        next.expect("a request arrives").unwrap()
     }
 
     /// Returns whether no further request has arrived.
