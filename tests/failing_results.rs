@@ -17,7 +17,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use test_support::results::MemoryResults;
 use tokio::time::timeout;
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
     BufferedBody, MemoryStore, OperationId, Operations, RequestBody,
     results::{ResultChunks, ResultEntries, ResultFuture, ResultKey, ResultStore, ResultUpload},
@@ -120,25 +120,14 @@ impl ResultStore for Panicking {
     }
 }
 
-/// Returns the service of a long response.
-fn long_response() -> impl Service<
-    Request<RequestBody<BufferedBody>>,
-    Response = Response<BufferedBody>,
-    Error = Infallible,
-    Future: Send,
-> + Clone
-+ Send
-+ 'static {
-    service_fn(async |_: Request<RequestBody<BufferedBody>>| {
-        Ok(Response::new(BufferedBody::from(vec![7; LENGTH])))
-    })
-}
-
 /// Accepts a request for a long response, and returns the request for its result.
 async fn accepted(operations: &Operations<MemoryStore>) -> Request<()> {
+    let service = service_fn(async |_: Request<RequestBody<BufferedBody>>| {
+        Ok::<_, Infallible>(Response::new(BufferedBody::from(vec![7; LENGTH])))
+    });
     let request = Request::post("/reports").body(BufferedBody::default());
-    let layered = operations.layer().layer(long_response());
-    let accepted = layered.oneshot(request.unwrap()).await.unwrap();
+    let accepted = operations.layer().layer(service).oneshot(request.unwrap());
+    let accepted = accepted.await.unwrap();
     let id = accepted.extensions().get::<OperationId>().unwrap();
     let result = Request::get(format!("/{id}/result?wait=30"));
     result.body(()).unwrap()

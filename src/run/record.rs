@@ -61,7 +61,7 @@ where
 
 /// Returns the number of bytes of the recorded body that are in memory: none of a body that is in a
 /// result store.
-pub(super) fn result_length(outcome: &Outcome<RecordedResponse>) -> usize {
+pub(super) fn bytes_in_memory(outcome: &Outcome<RecordedResponse>) -> usize {
     let response = match outcome {
         Outcome::Succeeded(response) => response.as_ref(),
         Outcome::Failed(failure) => failure.response.as_ref(),
@@ -92,7 +92,10 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     // The outcome stays in memory until the store has taken it, which may last during an outage.
-    let _counted = node.in_flight.bytes().result_bytes(result_length(&outcome));
+    let _counted = node
+        .in_flight
+        .bytes()
+        .result_bytes(bytes_in_memory(&outcome));
     let refused = AtomicU32::new(0);
     let id = &work.id;
     crash_point!("finishing");

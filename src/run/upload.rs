@@ -113,7 +113,8 @@ impl Upload {
         }
     }
 
-    /// Returns the number of bytes that the store has in memory, unless it is called right now.
+    /// Returns the number of bytes that the store has in memory between two of its calls, and 0 during a
+    /// call.
     pub(crate) fn buffered(&self) -> usize {
         match &self.state {
             // A panic of the store must not end the run.

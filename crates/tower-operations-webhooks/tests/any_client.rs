@@ -2,6 +2,7 @@
 
 #![cfg(feature = "client")]
 
+mod attempts;
 mod receiver;
 
 use std::{
@@ -13,7 +14,6 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -23,14 +23,11 @@ use tower::{Service, service_fn};
 use tower_operations::BoxError;
 use tower_operations_webhooks::{
     Attempt, AttemptOutcome, EventBody, FailureReason, Secret, Secrets, Target, TargetError,
-    TargetPolicy, WebhookClient, WebhookId,
+    TargetPolicy, WebhookClient,
 };
 
+use attempts::{failure, id};
 use receiver::{AnswerBody, answer};
-
-fn id() -> WebhookId {
-    "op_1".parse().unwrap()
-}
 
 fn body() -> EventBody {
     EventBody::json("{}")
@@ -49,19 +46,6 @@ fn attempt() -> Attempt {
         body(),
         Secrets::new(Secret::generate()),
     )
-}
-
-/// Returns the status, the delay and the reason of a failure.
-fn failure(outcome: AttemptOutcome) -> (Option<u16>, Option<Duration>, FailureReason) {
-    match outcome {
-        AttemptOutcome::Failed {
-            status,
-            retry_after,
-            reason,
-            ..
-        } => (status.map(|status| status.as_u16()), retry_after, reason),
-        other => panic!("{other:?}"),
-    }
 }
 
 /// A client that never becomes ready.

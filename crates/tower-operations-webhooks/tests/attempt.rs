@@ -2,6 +2,7 @@
 
 #![cfg(feature = "client")]
 
+mod attempts;
 mod receiver;
 
 use std::{
@@ -19,9 +20,10 @@ use tokio::{net::TcpListener, sync::Notify, time::timeout};
 use tower_operations::{Operation, Outcome};
 use tower_operations_webhooks::{
     Attempt, AttemptOutcome, Event, EventBody, FailureReason, Secret, Secrets, Target,
-    TargetPolicy, WebhookClient, WebhookId, verify,
+    TargetPolicy, WebhookClient, verify,
 };
 
+use attempts::{failure, id};
 use receiver::{Answer, AnswerBody, Receiver, answer};
 
 /// A time-out for receivers that never answer.
@@ -44,10 +46,6 @@ fn target(receiver: &Receiver) -> Target {
         .unwrap()
 }
 
-fn id() -> WebhookId {
-    "op_1".parse().unwrap()
-}
-
 fn body() -> EventBody {
     let operation = Operation::from_parts("q3".parse().unwrap(), Outcome::Succeeded(Some(1)));
     Event::from_operation(&operation).unwrap().to_json()
@@ -59,19 +57,6 @@ fn attempt_to(target: Target) -> Attempt {
 
 async fn send_to(receiver: &Receiver) -> AttemptOutcome {
     attempt_to(target(receiver)).send(client()).await
-}
-
-/// Returns the status, the delay and the reason of a failure.
-fn failure(outcome: AttemptOutcome) -> (Option<u16>, Option<Duration>, FailureReason) {
-    match outcome {
-        AttemptOutcome::Failed {
-            status,
-            retry_after,
-            reason,
-            ..
-        } => (status.map(|status| status.as_u16()), retry_after, reason),
-        other => panic!("{other:?}"),
-    }
 }
 
 #[tokio::test]
@@ -349,4 +334,20 @@ async fn attempts_run_in_tasks() {
     let task = tokio::spawn(async move { attempt.send(client()).await });
     let outcome = timeout(TOLERANCE, task).await.unwrap().unwrap();
     assert_eq!(outcome.status(), Some(StatusCode::NO_CONTENT));
+}
+
+#[tokio::test]
+async fn timeouts_may_be_of_any_length() {
+    let receiver = Receiver::answering(204).await;
+    let client = WebhookClient::builder()
+        .policy(policy())
+        .connect_timeout(Duration::MAX)
+        .build()
+        .unwrap();
+    let attempt = attempt_to(target(&receiver)).timeout(Duration::MAX);
+    let status = StatusCode::NO_CONTENT;
+    assert_eq!(
+        attempt.send(client).await,
+        AttemptOutcome::Delivered { status }
+    );
 }

@@ -233,6 +233,20 @@ async fn the_next_address_is_tried() {
 }
 
 #[tokio::test]
+async fn the_first_eight_addresses_are_tried() {
+    let receiver = Receiver::answering(200).await;
+    let policy = TargetPolicy::new().any_port().allow_private_addresses();
+    for (closed, expected) in [(7, Ok(StatusCode::OK)), (8, Err(FailureReason::Connect))] {
+        let mut addresses = vec!["127.0.0.2"; closed];
+        addresses.push("127.0.0.1");
+        let client = client(policy.clone(), Answers::new(&[&addresses]));
+        let answer = post(&client, &url(&receiver)).await;
+        assert_eq!(answer.map_err(|error| error.reason()), expected);
+    }
+    assert_eq!(receiver.connections(), 1);
+}
+
+#[tokio::test]
 async fn names_that_are_not_resolved_fail() {
     let policy = TargetPolicy::new();
     let none = client(policy.clone(), Answers::new(&[&[]]));

@@ -21,7 +21,7 @@ use crate::{
         catch_panic::catch,
         heartbeat,
         operate::{give_up, start},
-        record::{record, result_length},
+        record::{bytes_in_memory, record},
         supervise::{RunEnd, Supervised, look_after},
     },
     store::Lease,
@@ -132,7 +132,10 @@ where
             };
             let outcome = outcome_of_call(called, node, work, limits, base).await;
             // The outcome may have to wait for the store.
-            let counted = node.in_flight.bytes().result_bytes(result_length(&outcome));
+            let counted = node
+                .in_flight
+                .bytes()
+                .result_bytes(bytes_in_memory(&outcome));
             Ok((outcome, counted))
         };
         let run = async move {

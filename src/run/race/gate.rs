@@ -137,7 +137,7 @@ impl Gate {
         goes_on
     }
 
-    /// Moves `Held` → `Answered`, for a call that has returned or whose time is over.
+    /// Moves `Held` → `Answered`, for a call that has returned, or that a drain gives no more time.
     pub(crate) fn try_answer(&self) -> AfterReturn {
         let next = self.lock(|state| match state.position {
             GatePosition::Held => {

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     net::TcpStream,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
@@ -53,7 +53,8 @@ impl Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> ConnectFuture {
         let settings = Arc::clone(&self.0);
         Box::pin(async move {
-            let connected = timeout(settings.timeout, settings.connect(&uri)).await;
+            let deadline = after(settings.timeout);
+            let connected = timeout_at(deadline, settings.connect(&uri, deadline)).await;
             let late = |late| Err(ClientError::new(FailureReason::Timeout, late));
             connected.unwrap_or_else(late).map(TokioIo::new)
         })
@@ -61,8 +62,11 @@ impl Service<Uri> for Connector {
 }
 
 impl ConnectorSettings {
-    async fn connect(&self, uri: &Uri) -> Result<ReceiverConnection, ClientError> {
-        let deadline = after(self.timeout);
+    async fn connect(
+        &self,
+        uri: &Uri,
+        deadline: Instant,
+    ) -> Result<ReceiverConnection, ClientError> {
         let target = self.policy.check(&uri.to_string());
         let target = target.map_err(|refused| ClientError::new(FailureReason::Refused, refused))?;
         let addresses = self.addresses(&target).await?;
